@@ -1,0 +1,182 @@
+//! Names and identifiers. Each is its own type, so that one cannot stand where another is meant.
+//!
+//! Invariant: a value of these types is well-formed; the only way to one is a constructor that checks.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a name was refused. The sentence is safe to show to whoever wrote the name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what} {given:?} is not a DNS label: use 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
+)]
+pub struct InvalidName {
+    /// What kind of name it was meant to be, such as `backend name`.
+    pub what: &'static str,
+    /// What was given, cut to 80 characters.
+    pub given: String,
+}
+
+fn check_label(what: &'static str, text: &str) -> Result<(), InvalidName> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
+    let bytes = text.as_bytes();
+    let fine = bytes.len() <= 63
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|b| inner(*b));
+    if fine {
+        Ok(())
+    } else {
+        Err(InvalidName {
+            what,
+            given: text.chars().take(80).collect(),
+        })
+    }
+}
+
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks and takes a name.
+            ///
+            /// # Errors
+            /// When the text is no DNS label (RFC 1123).
+            pub fn new(text: &str) -> Result<Self, InvalidName> {
+                check_label($what, text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.as_ref().into()
+            }
+        }
+    };
+}
+
+label!(
+    /// A registered MCP server: a DNS label, the `{backend}` of `/adapters/{backend}/mcp`.
+    BackendName,
+    "backend name"
+);
+label!(
+    /// Who the work is for: a DNS label. Without keys or OIDC everybody is [`TenantName::default`].
+    TenantName,
+    "tenant name"
+);
+label!(
+    /// A `ScalingPolicy` document's name: a DNS label.
+    PolicyName,
+    "policy name"
+);
+
+impl Default for TenantName {
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+/// One running copy of a backend: a pod's UID, or 128 random bits for a process. Never an address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct InstanceId(pub u128);
+
+impl InstanceId {
+    /// A random identifier for a process.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0 >> 96)
+    }
+}
+
+/// The key of a legacy session: 192 random bits, also the AEAD nonce of its sealed id, so each is used once.
+///
+/// `Debug` shows 4 of its 24 bytes: enough to follow a session through a log, too little to forge anything with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionKey(pub [u8; 24]);
+
+impl SessionKey {
+    /// A fresh key.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// Tells one text of a backend's document from another. Only equality means anything: it is a hash of what would start,
+/// so that a restart of the gateway with unchanged files leaves it as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Generation(pub u64);
+
+/// The session id an upstream server issued. Visible ASCII; a secret, so `Debug` hides it.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UpstreamSession(pub Arc<str>);
+
+impl fmt::Debug for UpstreamSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UpstreamSession(…)")
+    }
+}
+
+/// One activator process: the pod's UID, or random on a laptop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ActivatorId(pub u128);
+
+impl ActivatorId {
+    /// A random identifier.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}

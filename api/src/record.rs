@@ -1,0 +1,122 @@
+//! Session records: what is learned of a session after its sealed id was minted.
+//!
+//! A session without news has no record. Written only through [`crate::scaler::Scaler::record`], kept by the leader,
+//! sent with the view.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BackendName, InstanceId, SessionKey, TenantName, UpstreamSession};
+
+/// The instance that holds a session and the id it goes by there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionBinding {
+    /// Where it lives.
+    pub instance: InstanceId,
+    /// The id the server issued.
+    pub upstream: UpstreamSession,
+}
+
+/// Everything learned of one session. `Debug` shows no upstream id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// Which session.
+    pub key: SessionKey,
+    /// Of which server.
+    pub backend: BackendName,
+    /// Whom it is charged to.
+    pub tenant: TenantName,
+    /// Unix seconds after which the sealed id is expired by itself and the record is useless.
+    pub expires_at: u64,
+    /// It ended: 404 from now on. Everything below is then empty.
+    pub ended: bool,
+    /// `Some(Some(..))`: it was revived there, which overrides the sealed id. `Some(None)`: the instance let go of it
+    /// (`sessionIdleTimeout`): revive even though the instance in the id still runs. `None`: the id is right.
+    pub binding: Option<Option<SessionBinding>>,
+    /// The last `logging/setLevel`, to be replayed at revival.
+    pub log_level: Option<String>,
+    /// Resource URIs subscribed to, to be replayed at revival; bounded by [`MAX_SUBSCRIPTIONS`].
+    pub subscriptions: Vec<String>,
+}
+
+/// Most subscriptions remembered for a session.
+pub const MAX_SUBSCRIPTIONS: usize = 64;
+/// Longest URI or log level remembered, in bytes.
+pub const MAX_RECORD_TEXT: usize = 2_048;
+
+/// Which session an update is about, with what a first record of it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRef {
+    /// Which.
+    pub key: SessionKey,
+    /// Of which server.
+    pub backend: BackendName,
+    /// Whom it is charged to.
+    pub tenant: TenantName,
+    /// Unix seconds at which the sealed id expires.
+    pub expires_at: u64,
+}
+
+/// News of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionNews {
+    /// The session was opened on this instance (the `initialize` was answered with an id). Makes no record; under
+    /// `session` isolation it turns the provisional slot into the session's.
+    Opened(InstanceId),
+    /// The handshake was replayed: it lives there now. Ends the revival that a claim permitted.
+    Revived(SessionBinding),
+    /// The replay failed. `retry` lets the next claim try again; otherwise the session ends.
+    RevivalFailed {
+        /// Whether it may be tried again.
+        retry: bool,
+    },
+    /// The instance let go of it (`sessionIdleTimeout`).
+    Asleep,
+    /// `logging/setLevel` was accepted.
+    LogLevel(String),
+    /// `resources/subscribe` was accepted.
+    Subscribed(String),
+    /// `resources/unsubscribe` was accepted.
+    Unsubscribed(String),
+    /// DELETE was accepted, or the server ended it.
+    Ended,
+}
+
+/// An update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionUpdate {
+    /// About which session.
+    pub session: SessionRef,
+    /// What is new.
+    pub news: SessionNews,
+}
+
+impl SessionRecord {
+    /// An empty record, before any news.
+    #[must_use]
+    pub fn new(session: &SessionRef) -> Self {
+        Self {
+            key: session.key,
+            backend: session.backend.clone(),
+            tenant: session.tenant.clone(),
+            expires_at: session.expires_at,
+            ended: false,
+            binding: None,
+            log_level: None,
+            subscriptions: Vec::new(),
+        }
+    }
+
+    /// Where the session lives, given what its sealed id says.
+    #[must_use]
+    pub fn binding_or(&self, sealed: &SessionBinding) -> Option<SessionBinding> {
+        self.binding.clone().unwrap_or_else(|| Some(sealed.clone()))
+    }
+}
+
+/// Shared reading.
+pub type SharedRecord = Arc<SessionRecord>;
+
+/// Longest a permit to revive is honoured before the next claim gets one.
+pub const REVIVAL_PERMIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,1 @@
+//! Serves stdio children as one HTTP MCP server.
