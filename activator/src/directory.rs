@@ -1,0 +1,319 @@
+//! The activator's table of instances and session records, fed by the control plane's view.
+//!
+//! Invariants: per instance an event with a lower stamp is ignored, and what is gone never comes back; a drain is applied
+//! in the critical section that leases are taken in, and acknowledged only afterwards, again whenever the count falls.
+//! Never: starts or stops anything, or takes silence of the control plane for an end.
+
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use mcp_gateway_api::{
+    ids::{ActivatorId, InstanceId, SessionKey},
+    record::{
+        MAX_RECORD_TEXT, MAX_SUBSCRIPTIONS, SessionNews, SessionRecord, SessionUpdate, SharedRecord,
+    },
+    scaler::Scaler,
+    view::{InstanceView, Lookup, Stamp, ViewEvent},
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::{sync::watch, time::Instant};
+
+pub(crate) use self::report::Outbox;
+use crate::lease::{Entry, Lease, Life, NotNow, State};
+
+/// Instances remembered as gone; for older ones the leader is asked.
+const GONE_REMEMBERED: usize = 4_096;
+
+type RecordListener = Box<dyn Fn(&SharedRecord) + Send + Sync>;
+
+/// The table. Cheap to clone.
+#[derive(Clone)]
+pub struct Directory {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    activator: ActivatorId,
+    table: RwLock<HashMap<InstanceId, Arc<Entry>>>,
+    gone: Mutex<Gone>,
+    records: RwLock<HashMap<SessionKey, SharedRecord>>,
+    record_listeners: RwLock<Vec<RecordListener>>,
+    outbox: Arc<Outbox>,
+}
+
+#[derive(Default)]
+struct Gone {
+    order: VecDeque<InstanceId>,
+    set: HashSet<InstanceId>,
+}
+
+impl Gone {
+    fn add(&mut self, id: InstanceId) {
+        if self.set.insert(id) {
+            self.order.push_back(id);
+        }
+        while self.order.len() > GONE_REMEMBERED {
+            if let Some(old) = self.order.pop_front() {
+                self.set.remove(&old);
+            }
+        }
+    }
+}
+
+impl Directory {
+    /// An empty table; [`Directory::run`] fills it.
+    #[must_use]
+    pub fn new(activator: ActivatorId) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                activator,
+                table: RwLock::default(),
+                gone: Mutex::default(),
+                records: RwLock::default(),
+                record_listeners: RwLock::default(),
+                outbox: Arc::default(),
+            }),
+        }
+    }
+
+    /// Takes a lease. The warm path: two short locks, no allocation.
+    ///
+    /// # Errors
+    /// The instance is gone, draining or not known.
+    pub fn lease(&self, instance: InstanceId) -> Result<Lease, NotNow> {
+        match self.entry(instance) {
+            Some(entry) => Lease::take(entry, Arc::clone(&self.inner.outbox)),
+            None if self.inner.gone.lock().set.contains(&instance) => Err(NotNow::Gone),
+            None => Err(NotNow::Unknown),
+        }
+    }
+
+    /// The instance as last heard of.
+    #[must_use]
+    pub fn view(&self, instance: InstanceId) -> Option<Arc<InstanceView>> {
+        self.entry(instance)
+            .map(|entry| Arc::clone(&entry.state.lock().view))
+    }
+
+    /// Follows an instance's life without leasing it; `None` when it is not in the table (gone or never known).
+    #[must_use]
+    pub fn watch(&self, instance: InstanceId) -> Option<watch::Receiver<Life>> {
+        self.entry(instance).map(|entry| entry.life.subscribe())
+    }
+
+    /// What is known of an instance here, else what the leader knows. Keeps the answer.
+    pub async fn resolve(&self, scaler: &dyn Scaler, instance: InstanceId) -> Lookup {
+        if let Some(view) = self.view(instance) {
+            return Lookup::Ready(InstanceView::clone(&view));
+        }
+        if self.inner.gone.lock().set.contains(&instance) {
+            return Lookup::Gone;
+        }
+        let answer = scaler.lookup(instance).await;
+        match &answer {
+            Lookup::Ready(view) => self.apply_claimed(view.clone()),
+            Lookup::Gone => self.inner.gone.lock().add(instance),
+            Lookup::Unknown => {}
+        }
+        answer
+    }
+
+    /// The record of a session, if there is news of it.
+    #[must_use]
+    pub fn record(&self, key: &SessionKey) -> Option<SharedRecord> {
+        self.inner.records.read().get(key).map(Arc::clone)
+    }
+
+    /// Calls `listener` for each record that is new or changed, from whoever applies it; it must not block.
+    pub fn on_record(&self, listener: impl Fn(&SharedRecord) + Send + Sync + 'static) {
+        self.inner.record_listeners.write().push(Box::new(listener));
+    }
+
+    /// Takes in what this activator itself has just recorded, ahead of the view's echo.
+    pub fn learn(&self, update: &SessionUpdate) {
+        let old = self.record(&update.session.key);
+        if let Some(record) = learned(old.as_deref(), update) {
+            self.keep_record(Arc::new(record));
+        }
+    }
+
+    /// Takes in the instance that a claim answered with, which may be ahead of the view.
+    pub fn apply_claimed(&self, view: InstanceView) {
+        let mut table = self.inner.table.write();
+        if self.inner.gone.lock().set.contains(&view.id) {
+            return;
+        }
+        match table.get(&view.id).map(Arc::clone) {
+            Some(entry) => {
+                drop(table);
+                self.update(&entry, view);
+            }
+            None => {
+                let service = view.service;
+                let entry = Arc::new(Entry {
+                    id: view.id,
+                    life: watch::Sender::new(Life::In(service)),
+                    state: Mutex::new(State {
+                        view: Arc::new(view),
+                        leases: 0,
+                        quiet_since: Instant::now(),
+                        dirty: true,
+                        gone: false,
+                    }),
+                });
+                table.insert(entry.id, Arc::clone(&entry));
+                drop(table);
+                self.inner.outbox.report_soon(&entry);
+                if service != mcp_gateway_api::view::Service::Open {
+                    self.inner.outbox.acknowledge(&entry);
+                }
+            }
+        }
+    }
+
+    /// Takes in one thing the control plane says.
+    pub fn apply(&self, event: ViewEvent) {
+        match event {
+            ViewEvent::Snapshot {
+                stamp,
+                complete,
+                instances,
+                records,
+            } => self.apply_snapshot(stamp, complete, instances, records),
+            ViewEvent::Instance(view) => self.apply_claimed(view),
+            ViewEvent::Gone {
+                instance, stamp, ..
+            } => self.remove(instance, stamp),
+            ViewEvent::Record(record) => self.keep_record(record),
+            ViewEvent::Forget(key) => {
+                self.inner.records.write().remove(&key);
+            }
+        }
+    }
+
+    fn apply_snapshot(
+        &self,
+        stamp: Stamp,
+        complete: bool,
+        instances: Vec<InstanceView>,
+        records: Vec<SharedRecord>,
+    ) {
+        if complete {
+            let listed: HashSet<InstanceId> = instances.iter().map(|view| view.id).collect();
+            let missing: Vec<InstanceId> = self
+                .inner
+                .table
+                .read()
+                .keys()
+                .filter(|id| !listed.contains(id))
+                .copied()
+                .collect();
+            for id in missing {
+                self.remove(id, stamp);
+            }
+            let listed: HashSet<SessionKey> = records.iter().map(|record| record.key).collect();
+            self.inner
+                .records
+                .write()
+                .retain(|key, _| listed.contains(key));
+        }
+        for view in instances {
+            self.apply_claimed(view);
+        }
+        for record in records {
+            self.keep_record(record);
+        }
+    }
+
+    fn entry(&self, instance: InstanceId) -> Option<Arc<Entry>> {
+        self.inner.table.read().get(&instance).map(Arc::clone)
+    }
+
+    fn update(&self, entry: &Arc<Entry>, view: InstanceView) {
+        use mcp_gateway_api::view::Service;
+        let drains = {
+            let mut state = entry.state.lock();
+            if state.gone || view.stamp <= state.view.stamp {
+                return;
+            }
+            let service = view.service;
+            state.view = Arc::new(view);
+            entry.life.send_if_modified(|life| {
+                let changed = *life != Life::In(service);
+                *life = Life::In(service);
+                changed
+            });
+            service != Service::Open
+        };
+        if drains {
+            self.inner.outbox.acknowledge(entry);
+        }
+    }
+
+    fn remove(&self, instance: InstanceId, stamp: Stamp) {
+        let mut table = self.inner.table.write();
+        if let Some(entry) = table.get(&instance) {
+            let mut state = entry.state.lock();
+            if stamp < state.view.stamp {
+                return;
+            }
+            state.gone = true;
+            entry.life.send_replace(Life::Gone);
+            drop(state);
+            table.remove(&instance);
+        }
+        self.inner.gone.lock().add(instance);
+    }
+
+    fn keep_record(&self, record: SharedRecord) {
+        {
+            let mut records = self.inner.records.write();
+            let ended = records.get(&record.key).is_some_and(|old| old.ended);
+            // An echo of older news must not bring an ended session back.
+            if ended && !record.ended {
+                return;
+            }
+            records.insert(record.key, Arc::clone(&record));
+        }
+        for listener in self.inner.record_listeners.read().iter() {
+            listener(&record);
+        }
+    }
+}
+
+/// A record after a piece of news; `None` when the news makes no difference to it.
+fn learned(old: Option<&SessionRecord>, update: &SessionUpdate) -> Option<SessionRecord> {
+    let mut record = old
+        .cloned()
+        .unwrap_or_else(|| SessionRecord::new(&update.session));
+    match &update.news {
+        SessionNews::Opened(_) | SessionNews::RevivalFailed { retry: true } => return None,
+        SessionNews::Revived(binding) => record.binding = Some(Some(binding.clone())),
+        SessionNews::Asleep => record.binding = Some(None),
+        SessionNews::LogLevel(level) if level.len() <= MAX_RECORD_TEXT => {
+            record.log_level = Some(level.clone());
+        }
+        SessionNews::Subscribed(uri)
+            if uri.len() <= MAX_RECORD_TEXT
+                && record.subscriptions.len() < MAX_SUBSCRIPTIONS
+                && !record.subscriptions.contains(uri) =>
+        {
+            record.subscriptions.push(uri.clone());
+        }
+        SessionNews::LogLevel(_) | SessionNews::Subscribed(_) => return None,
+        SessionNews::Unsubscribed(uri) => record.subscriptions.retain(|known| known != uri),
+        SessionNews::Ended | SessionNews::RevivalFailed { retry: false } => {
+            record = SessionRecord {
+                ended: true,
+                ..SessionRecord::new(&update.session)
+            };
+        }
+    }
+    Some(record)
+}

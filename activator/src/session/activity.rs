@@ -1,0 +1,158 @@
+//! Which leases a session's messages begin and end (the table of DESIGN "What wakes, what counts").
+//!
+//! A client's request is pending until its response passes on any stream of the session, it is cancelled, or its time is
+//! up; a server's request until the client's answer is posted or the server cancels it. The same id may be pending in
+//! both directions.
+//! Invariants: bounded by [`MAX_PENDING`]; each entry owns one guard, dropped with it. Pure: time is an argument.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+
+use crate::{
+    message::{Message, RequestId},
+    sse::Seen,
+};
+
+/// Most requests of a session, both directions together, that are accounted for. Further ones count only while their
+/// HTTP exchange lasts.
+pub const MAX_PENDING: usize = 1_024;
+
+/// Who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Asker {
+    Client,
+    Server,
+}
+
+/// The pending requests of one session, each with its guard `G` (a lease).
+#[derive(Debug)]
+pub struct Pending<G> {
+    entries: HashMap<(Asker, RequestId), Entry<G>>,
+}
+
+#[derive(Debug)]
+struct Entry<G> {
+    deadline: Instant,
+    guard: G,
+}
+
+impl<G> Default for Pending<G> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+        }
+    }
+}
+
+impl<G> Pending<G> {
+    /// The client's message is on its way to the server: its requests become pending, its responses and cancellations
+    /// end what they name.
+    pub fn client_sent(
+        &mut self,
+        message: &Message,
+        deadline: Instant,
+        mut guard: impl FnMut() -> G,
+    ) {
+        for one in message.each() {
+            match one {
+                Message::Request(r) => self.begin(Asker::Client, &r.id, deadline, &mut guard),
+                Message::Response(r) => self.end(Asker::Server, r.id.as_ref()),
+                Message::Notification(n) if &*n.method == "notifications/cancelled" => {
+                    self.end(Asker::Client, n.params.request_id.as_ref());
+                }
+                Message::Notification(_) | Message::Batch(_) => {}
+            }
+        }
+    }
+
+    /// A message of the server passed on some stream of the session. A server's request becomes pending if `guard`
+    /// yields a guard for it.
+    pub fn server_sent(
+        &mut self,
+        seen: &Seen,
+        deadline: Instant,
+        guard: impl FnOnce() -> Option<G>,
+    ) {
+        match seen {
+            Seen::Response { id, .. } => self.end(Asker::Client, id.as_ref()),
+            Seen::Request { id, .. } => {
+                if let Some(guard) = guard() {
+                    self.begin(Asker::Server, id, deadline, || guard);
+                }
+            }
+            Seen::Notification { method, request_id } if &**method == "notifications/cancelled" => {
+                self.end(Asker::Server, request_id.as_ref());
+            }
+            Seen::Notification { .. } => {}
+        }
+    }
+
+    /// The whole answer to the client's message is there (a JSON body, an error status): none of its requests is pending
+    /// any more.
+    pub fn answered(&mut self, message: &Message) {
+        for request in message.requests() {
+            self.end(Asker::Client, Some(&request.id));
+        }
+    }
+
+    /// Forgets what is overdue, and what `keep` does not want kept.
+    pub fn sweep(&mut self, now: Instant, keep: impl Fn(&G) -> bool) {
+        self.entries
+            .retain(|_, entry| entry.deadline > now && keep(&entry.guard));
+        if self.entries.is_empty() {
+            self.entries.shrink_to_fit();
+        }
+    }
+
+    /// Forgets all: the instance is lost.
+    pub fn clear(&mut self) {
+        self.entries = HashMap::new();
+    }
+
+    /// How many are pending.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Any one guard.
+    #[must_use]
+    pub fn any_guard(&self) -> Option<&G> {
+        self.entries.values().next().map(|entry| &entry.guard)
+    }
+
+    fn begin(
+        &mut self,
+        asker: Asker,
+        id: &RequestId,
+        deadline: Instant,
+        guard: impl FnOnce() -> G,
+    ) {
+        let key = (asker, id.clone());
+        if self.entries.len() < MAX_PENDING || self.entries.contains_key(&key) {
+            self.entries.insert(
+                key,
+                Entry {
+                    deadline,
+                    guard: guard(),
+                },
+            );
+        }
+    }
+
+    fn end(&mut self, asker: Asker, id: Option<&RequestId>) {
+        if let Some(id) = id {
+            self.entries.remove(&(asker, id.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
