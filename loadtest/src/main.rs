@@ -1,0 +1,207 @@
+//! `mcp-gateway-loadtest`: measure, then report. Each measurement writes one
+//! section; `report` turns any number of them into tables and drawings.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use mcp_gateway_loadtest::section::{AtRest, Section};
+use mcp_gateway_loadtest::target::{Pids, Target};
+use mcp_gateway_loadtest::{client, cold, lean, process, report, warm};
+use tokio::net::TcpListener;
+
+/// Measures the gateway beside what it competes with.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+enum Cli {
+    /// Closed loop of tools/call over kept connections, the targets in turn.
+    Warm(WarmArgs),
+    /// First request to first answer, through the gateway and by hand in turn.
+    Cold(ColdArgs),
+    /// Resident memory of processes now.
+    Memory(MemoryArgs),
+    /// Sections into a report: Markdown, SVG and JSON.
+    Report(ReportArgs),
+    /// The leanest MCP server, at http://$HOST:$PORT/mcp.
+    #[command(subcommand)]
+    Serve(ServeArgs),
+}
+
+#[derive(Debug, Args)]
+struct WarmArgs {
+    /// NAME=URL; the first is what the others are compared with.
+    #[arg(long = "target", required = true)]
+    targets: Vec<Target>,
+    /// NAME=PID[,PID...]: processes whose CPU time counts for that target.
+    #[arg(long = "pid")]
+    pids: Vec<Pids>,
+    /// Kept connections per target.
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Rounds that count.
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// Length of a round in milliseconds.
+    #[arg(long, default_value_t = 1_000)]
+    round_ms: u64,
+    /// The tool to call.
+    #[arg(long, default_value = "echo")]
+    tool: String,
+    /// Its arguments, as JSON.
+    #[arg(long, default_value = r#"{"message":"hello"}"#)]
+    arguments: String,
+    /// What the report calls it.
+    #[arg(long)]
+    title: String,
+    /// The section's file.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ColdArgs {
+    /// NAME=URL of a backend with `isolation: session`.
+    #[arg(long)]
+    gateway: Target,
+    /// How the server is spoken to when started by hand.
+    #[arg(long, value_enum)]
+    transport: cold::Transport,
+    /// How many pairs.
+    #[arg(long, default_value_t = 30)]
+    samples: usize,
+    /// What the report calls it.
+    #[arg(long)]
+    title: String,
+    /// The section's file.
+    #[arg(long)]
+    out: PathBuf,
+    /// Program and arguments of the same server.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct MemoryArgs {
+    /// NAME=PID[,PID...], one row each.
+    #[arg(long = "pid", required = true)]
+    pids: Vec<Pids>,
+    /// What the report calls it.
+    #[arg(long)]
+    title: String,
+    /// The section's file.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    /// A line about the machine or the versions.
+    #[arg(long = "note")]
+    notes: Vec<String>,
+    /// The report's files, without their ending.
+    #[arg(long)]
+    out: PathBuf,
+    /// Section files, in the order of the report.
+    #[arg(required = true)]
+    sections: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServeArgs {
+    /// Answers every request with the same small JSON result.
+    Lean {
+        /// Address to listen on.
+        #[arg(long, env = "HOST", default_value = "127.0.0.1")]
+        host: IpAddr,
+        /// Port to listen on.
+        #[arg(long, env = "PORT", default_value_t = 8000)]
+        port: u16,
+    },
+}
+
+// One thread: the load must cost as little of the machine as it can.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse() {
+        Cli::Warm(args) => {
+            let options = warm::Options {
+                body: client::tools_call(&args.tool, &args.arguments)?,
+                title: args.title,
+                targets: args.targets,
+                pids: args.pids,
+                connections: args.connections,
+                rounds: args.rounds,
+                round: Duration::from_millis(args.round_ms),
+            };
+            write_section(&args.out, &Section::Warm(warm::run(&options).await?))
+        }
+        Cli::Cold(args) => {
+            let options = cold::Options {
+                title: args.title,
+                gateway: args.gateway,
+                transport: args.transport,
+                command: args.command,
+                samples: args.samples,
+            };
+            write_section(&args.out, &Section::Cold(cold::run(&options).await?))
+        }
+        Cli::Memory(args) => write_section(
+            &args.out,
+            &Section::Memory(at_rest(args.title, &args.pids)?),
+        ),
+        Cli::Report(args) => write_report(&args),
+        Cli::Serve(ServeArgs::Lean { host, port }) => {
+            let address = SocketAddr::new(host, port);
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address}"))?;
+            lean::serve(listener).await;
+            Ok(())
+        }
+    }
+}
+
+fn at_rest(title: String, pids: &[Pids]) -> anyhow::Result<AtRest> {
+    let rows = pids
+        .iter()
+        .map(|named| {
+            let memory = process::memory(&named.pids)
+                .with_context(|| format!("no memory of {} can be read", named.name))?;
+            Ok((named.name.clone(), memory))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    Ok(AtRest { title, rows })
+}
+
+fn write_section(path: &Path, section: &Section) -> anyhow::Result<()> {
+    write(path, &serde_json::to_string_pretty(section)?)
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[expect(clippy::print_stdout, reason = "the report is this command's answer")]
+fn write_report(args: &ReportArgs) -> anyhow::Result<()> {
+    let sections = args
+        .sections
+        .iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            serde_json::from_str(&text).with_context(|| format!("{} is no section", path.display()))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let report = report::report(sections, args.notes.clone());
+    let text = report::markdown(&report);
+    write(&args.out.with_extension("md"), &text)?;
+    write(&args.out.with_extension("svg"), &report::svg(&report))?;
+    write(
+        &args.out.with_extension("json"),
+        &serde_json::to_string_pretty(&report)?,
+    )?;
+    print!("{text}");
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! The measurements themselves, run over real sockets against the lean server.
+
+use std::time::Duration;
+
+use mcp_gateway_loadtest::cold::{self, Transport};
+use mcp_gateway_loadtest::target::Target;
+use mcp_gateway_loadtest::{client, lean, warm};
+use tokio::net::TcpListener;
+
+async fn lean_target(name: &str) -> Target {
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback has a free port");
+    let address = listener
+        .local_addr()
+        .expect("a bound socket has an address");
+    tokio::spawn(lean::serve(listener));
+    format!("{name}=http://{address}/mcp")
+        .parse()
+        .expect("the target is well formed")
+}
+
+#[tokio::test]
+async fn every_target_gets_every_round() {
+    let options = warm::Options {
+        title: "lean".to_owned(),
+        targets: vec![lean_target("one").await, lean_target("two").await],
+        pids: Vec::new(),
+        connections: 3,
+        rounds: 2,
+        round: Duration::from_millis(20),
+        body: client::tools_call("echo", r#"{"message":"x"}"#).unwrap(),
+    };
+    let section = warm::run(&options).await.unwrap();
+    for target in &section.targets {
+        assert_eq!(target.rounds.len(), 2, "{}", target.name);
+        for round in &target.rounds {
+            assert!(round.exchanges > 0, "{round:?}");
+            assert_eq!(round.errors, 0, "{round:?}");
+            assert!(round.p50_micros <= round.p99_micros, "{round:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cold_start_by_hand_is_a_process_spawned_and_ended() {
+    let options = cold::Options {
+        title: "lean".to_owned(),
+        gateway: lean_target("already there").await,
+        transport: Transport::Http,
+        command: [env!("CARGO_BIN_EXE_mcp-gateway-loadtest"), "serve", "lean"]
+            .map(str::to_owned)
+            .to_vec(),
+        samples: 2,
+    };
+    let section = cold::run(&options).await.unwrap();
+    assert_eq!(section.pairs.len(), 2);
+    for pair in &section.pairs {
+        assert!(pair.by_hand_millis > pair.gateway_millis, "{pair:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_accept_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let target: Target = format!("nobody=http://127.0.0.1:{port}/mcp")
+        .parse()
+        .unwrap();
+    let error = client::Client::connect(&target).await.unwrap_err();
+    assert!(
+        error.to_string().contains("nobody does not accept"),
+        "{error}"
+    );
+}
