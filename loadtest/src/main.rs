@@ -27,6 +27,11 @@ enum Cli {
     /// The leanest MCP server, at http://$HOST:$PORT/mcp.
     #[command(subcommand)]
     Serve(ServeArgs),
+    /// Prints ports of 127.0.0.1 that are free now, one a line.
+    FreePorts {
+        /// How many, all different.
+        count: u16,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -160,7 +165,20 @@ async fn main() -> anyhow::Result<()> {
             lean::serve(listener).await;
             Ok(())
         }
+        Cli::FreePorts { count } => free_ports(count).await,
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the ports are this command's answer")]
+async fn free_ports(count: u16) -> anyhow::Result<()> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        held.push(TcpListener::bind("127.0.0.1:0").await?);
+    }
+    for listener in &held {
+        println!("{}", listener.local_addr()?.port());
+    }
+    Ok(())
 }
 
 fn at_rest(title: String, pids: &[Pids]) -> anyhow::Result<AtRest> {
