@@ -1,0 +1,118 @@
+//! Files and folders → readings. The only module that touches the disk.
+//!
+//! Bounded: a file by [`MAX_FILE`], a folder by [`MAX_FILES`]. A folder is not searched deeper; hidden files and other
+//! extensions are passed over.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    draft::{Reading, Refused},
+    problem::Problem,
+    servers, yaml,
+};
+
+/// The largest file that is read, in bytes.
+pub const MAX_FILE: u64 = 4 << 20;
+/// The most files that are read in a folder.
+pub const MAX_FILES: usize = 10_000;
+
+/// Reads everything at `path`, in the order of file names.
+#[must_use]
+pub fn read(path: &Path) -> Vec<Reading> {
+    match list(path) {
+        Ok(files) => files.iter().map(|file| read_file(file)).collect(),
+        Err(error) => vec![unreadable(path, &error)],
+    }
+}
+
+/// The files at `path`: itself, or those in it.
+fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let file = entry?.path();
+        if is_document(&file) && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    files.truncate(MAX_FILES);
+    Ok(files)
+}
+
+fn is_document(file: &Path) -> bool {
+    let hidden = file
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    !hidden && extension(file).is_some_and(|ext| matches!(ext.as_str(), "yaml" | "yml" | "json"))
+}
+
+fn extension(file: &Path) -> Option<String> {
+    file.extension()
+        .map(|ext| ext.to_string_lossy().to_ascii_lowercase())
+}
+
+fn read_file(file: &Path) -> Reading {
+    let too_large = |size: u64| Reading {
+        file: file.to_owned(),
+        refused: vec![Refused {
+            key: None,
+            problem: Problem::error(file, format!("it is {size} bytes long"))
+                .remedy("documents may be up to 4 MiB; split the file"),
+        }],
+        unreadable: true,
+        ..Reading::default()
+    };
+    match fs::metadata(file) {
+        Ok(meta) if meta.len() > MAX_FILE => return too_large(meta.len()),
+        Ok(_) => {}
+        Err(error) => return unreadable(file, &error),
+    }
+    match fs::read(file) {
+        Ok(bytes) => read_bytes(file, &bytes),
+        Err(error) => unreadable(file, &error),
+    }
+}
+
+/// What the bytes of a file yield. Never panics, whatever they are.
+#[must_use]
+pub fn read_bytes(file: &Path, bytes: &[u8]) -> Reading {
+    match std::str::from_utf8(bytes) {
+        Err(error) => {
+            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let line = 1 + before.iter().filter(|byte| **byte == b'\n').count() as u64;
+            let problem = Problem::error(file, "it is not UTF-8")
+                .at(line, 0)
+                .remedy("save it as UTF-8");
+            Reading {
+                file: file.to_owned(),
+                refused: vec![Refused { key: None, problem }],
+                ..Reading::default()
+            }
+        }
+        Ok(text) if extension(file).is_some_and(|ext| ext == "json") => servers::read(file, text),
+        Ok(text) => yaml::read(file, text),
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Reading {
+    let remedy = if error.kind() == io::ErrorKind::NotFound {
+        "give the path of a file or folder that exists with --backends"
+    } else {
+        "give the gateway's user access to it"
+    };
+    Reading {
+        file: path.to_owned(),
+        refused: vec![Refused {
+            key: None,
+            problem: Problem::error(path, format!("it cannot be read ({error})")).remedy(remedy),
+        }],
+        unreadable: true,
+        ..Reading::default()
+    }
+}
