@@ -153,7 +153,7 @@ fn random_key() -> io::Result<Zeroizing<[u8; KEY]>> {
 fn create(path: &Path) -> io::Result<()> {
     let text = Zeroizing::new(format!(
         "# Seals session ids. Secret. To rotate, put a new key first; `openssl rand -base64 32` makes one.\n{}\n",
-        STANDARD.encode(&*random_key()?)
+        STANDARD.encode(*random_key()?)
     ));
     let temporary = path.with_extension("new");
     let mut options = fs::OpenOptions::new();

@@ -1,1 +1,198 @@
+use std::net::SocketAddr;
 
+use mcp_gateway_api::{
+    ids::{ActivatorId, BackendName, Generation, TenantName, UpstreamSession},
+    slot::{Owner, SlotKey},
+    view::{Endpoint, InstanceView, Reach, Service, Stamp, ViewEvent},
+};
+
+use super::*;
+use crate::{message::classify, sse::Scanner};
+
+const ONE: InstanceId = InstanceId(1);
+
+fn about(key: u8) -> SessionRef {
+    SessionRef {
+        key: SessionKey([key; 24]),
+        backend: BackendName::new("b").unwrap(),
+        tenant: TenantName::default(),
+        expires_at: 0,
+    }
+}
+
+fn view(id: u128, service: Service, sequence: u64) -> InstanceView {
+    InstanceView {
+        id: InstanceId(id),
+        slot: SlotKey {
+            backend: BackendName::new("b").unwrap(),
+            owner: Owner::Nobody,
+        },
+        tenant: TenantName::default(),
+        generation: Generation(1),
+        endpoint: Endpoint {
+            reach: Reach::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))),
+            host: "localhost:1".into(),
+            path: "/mcp".into(),
+        },
+        service,
+        stamp: Stamp { epoch: 1, sequence },
+    }
+}
+
+fn binding(instance: InstanceId) -> SessionBinding {
+    SessionBinding {
+        instance,
+        upstream: UpstreamSession("u".into()),
+    }
+}
+
+struct Bench {
+    directory: Directory,
+    sessions: Sessions,
+    session: Arc<Session>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = Directory::new(ActivatorId(1));
+        directory.apply_claimed(view(1, Service::Open, 1));
+        let sessions = Sessions::new(100);
+        sessions.follow(&directory);
+        let session = sessions.enter(&about(1));
+        Self {
+            directory,
+            sessions,
+            session,
+        }
+    }
+
+    /// A POST whose HTTP exchange is over, with its own lease given back.
+    fn post(&self, body: &str, seconds: u64) {
+        let lease = self.directory.lease(ONE).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let message = classify(body.as_bytes()).unwrap();
+        self.session
+            .begin(&binding(ONE), &lease, &message, deadline);
+    }
+
+    fn passes(&self, event: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        for event in Scanner::new().push(event.as_bytes()) {
+            self.session.observe(ONE, &event, None, deadline);
+        }
+    }
+
+    fn leases(&self) -> bool {
+        // While anything is leased, a drain finds it so.
+        self.session.quiet_for(Instant::now()).is_none()
+    }
+}
+
+const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_request_keeps_its_lease_after_its_stream_closed_until_the_answer_passes_elsewhere() {
+    let bench = Bench::new();
+    bench.post(CALL, 10);
+    assert!(bench.leases());
+    bench.passes("id: e1\ndata: {\"id\":1,\"result\":{}}\n\n");
+    assert!(!bench.leases());
+    assert!(bench.session.has_seen("e1"));
+    assert!(!bench.session.has_seen("e2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_servers_request_holds_the_instance_while_the_user_thinks() {
+    let bench = Bench::new();
+    bench.post(CALL, 10);
+    bench.passes("data: {\"id\":\"s\",\"method\":\"elicitation/create\"}\n\ndata: {\"id\":1,\"result\":{}}\n\n");
+    assert!(bench.leases());
+    bench.post(r#"{"jsonrpc":"2.0","id":"s","result":{}}"#, 10);
+    assert!(!bench.leases());
+}
+
+#[tokio::test(start_paused = true)]
+async fn overdue_requests_and_lost_instances_let_go() {
+    let bench = Bench::new();
+    bench.post(CALL, 5);
+    bench
+        .sessions
+        .sweep(Instant::now() + Duration::from_secs(4));
+    assert!(bench.leases());
+    bench
+        .sessions
+        .sweep(Instant::now() + Duration::from_secs(5));
+    assert!(!bench.leases());
+    bench.post(CALL, 5);
+    bench.directory.apply(ViewEvent::Gone {
+        instance: ONE,
+        why: "test".into(),
+        stamp: Stamp {
+            epoch: 1,
+            sequence: 9,
+        },
+    });
+    bench.sessions.sweep(Instant::now());
+    assert!(!bench.leases());
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_ids_belong_to_one_upstream_session() {
+    let bench = Bench::new();
+    bench.post(CALL, 10);
+    bench.passes("id: e1\n\n");
+    bench.session.asleep();
+    assert_eq!(bench.session.binding(), None);
+    assert!(!bench.session.has_seen("e1"));
+    for n in 0..2 * EVENTS_REMEMBERED {
+        bench.post(CALL, 10);
+        bench.passes(&format!("id: {n}\n\n"));
+    }
+    assert!(!bench.session.has_seen("0"));
+    assert_eq!(bench.session.state.lock().events.len(), EVENTS_REMEMBERED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_and_an_end_are_heard_by_whoever_waits() {
+    let bench = Bench::new();
+    let changed = bench.session.changed();
+    tokio::pin!(changed);
+    bench.post(CALL, 10);
+    changed.await;
+    assert_eq!(bench.session.binding(), Some(binding(ONE)));
+    bench.sessions.end(&about(1).key);
+    assert!(bench.session.ended().is_cancelled());
+    assert!(!bench.leases());
+    assert!(bench.sessions.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_stream_takes_the_place_of_the_one_before() {
+    let bench = Bench::new();
+    let first = bench.session.open_stream();
+    assert!(!first.is_replaced());
+    let second = bench.session.open_stream();
+    assert!(first.is_replaced() && !second.is_replaced());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_sessions_with_nothing_to_do_are_forgotten() {
+    let bench = Bench::new();
+    let busy = bench.sessions.enter(&about(2));
+    let lease = bench.directory.lease(ONE).unwrap();
+    let call = classify(CALL.as_bytes()).unwrap();
+    busy.begin(
+        &binding(ONE),
+        &lease,
+        &call,
+        Instant::now() + Duration::from_secs(10),
+    );
+    drop(busy);
+    let _quiet = bench.sessions.enter(&about(3));
+    let ticket = bench.sessions.enter(&about(4)).open_stream();
+    drop(bench.sessions.enter(&about(5)));
+    bench.sessions.forget_quiet(Duration::ZERO);
+    let known = |key| bench.sessions.get(&about(key).key).is_some();
+    assert_eq!([2, 3, 4, 5].map(known), [true, true, true, false]);
+    drop(ticket);
+}
