@@ -1,6 +1,6 @@
 //! The demo server, spoken to over real sockets.
 
-use super::address;
+use super::{CancellationToken, NoDelay, TcpListener, address, router};
 
 #[test]
 fn the_address_is_loopback_unless_the_environment_says_otherwise() {
@@ -23,4 +23,47 @@ fn an_address_that_is_none_is_named() {
     assert!(host.to_string().contains("HOST=nowhere"), "{host}");
     let port = address(None, Some("70000")).unwrap_err();
     assert!(port.to_string().contains("PORT=70000"), "{port}");
+}
+
+mod steps;
+
+/// The HTTP form on a free port; the token stops it.
+async fn serve() -> (String, CancellationToken) {
+    let stop = CancellationToken::new();
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback has a free port");
+    let address = listener
+        .local_addr()
+        .expect("a bound socket has an address");
+    let served = axum::serve(NoDelay(listener), router(stop.clone()))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::spawn(async move { served.await.expect("the server serves") });
+    (format!("http://{address}/mcp"), stop)
+}
+
+#[tokio::test]
+async fn a_legacy_client_gets_everything() {
+    let (url, _stop) = serve().await;
+    let client = steps::connect(&url, steps::legacy()).await;
+    steps::all(&client).await;
+    steps::close(client).await;
+}
+
+#[tokio::test]
+async fn a_modern_client_gets_everything() {
+    let (url, _stop) = serve().await;
+    let client = steps::connect(&url, steps::modern()).await;
+    steps::all(&client).await;
+    steps::close(client).await;
+}
+
+#[tokio::test]
+async fn each_legacy_session_has_its_own_counter() {
+    let (url, _stop) = serve().await;
+    let one = steps::connect(&url, steps::legacy()).await;
+    let other = steps::connect(&url, steps::legacy()).await;
+    assert_eq!(steps::count(&one).await, 1);
+    assert_eq!(steps::count(&one).await, 2);
+    assert_eq!(steps::count(&other).await, 1);
 }
