@@ -83,11 +83,10 @@ pub async fn connect(url: &str, lifecycle: ClientLifecycleMode) -> Client {
 }
 
 fn request(tool: &'static str, arguments: Value) -> CallToolRequestParams {
-    let params = CallToolRequestParams::new(tool);
-    match arguments {
-        Value::Object(arguments) => params.with_arguments(arguments),
-        other => panic!("arguments are an object, not {other}"),
-    }
+    let Value::Object(arguments) = arguments else {
+        panic!("arguments are an object, not {arguments}");
+    };
+    CallToolRequestParams::new(tool).with_arguments(arguments)
 }
 
 /// Calls a tool and gives its text.
