@@ -1,1 +1,305 @@
 //! Instances as child processes on this machine.
+//!
+//! Invariants: the state directory is locked before anything recorded in it is touched, and for as long as the runtime
+//! lives; every child leads a process group that is dead before `Exited` is said; each instance's events come from one
+//! task, so they are in order and `Exited` is the last. Nothing here decides when to start, stop or try again.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use mcp_gateway_api::{
+    backend::Transport, endpoint::LocalDial, failure::ExitReport, ids::InstanceId,
+};
+use parking_lot::Mutex;
+use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
+
+use self::{
+    child::{Process, Surroundings},
+    http::HttpServer,
+    lock::StateLock,
+    output::{LogFile, Sink, Tail},
+    plan::not_started,
+    port::Ports,
+};
+use crate::{
+    EventReceiver, Farewell, LaunchOrder, Launched, Runtime, RuntimeEvent, child::ChildControl,
+};
+
+mod child;
+mod group;
+mod http;
+mod listener;
+mod lock;
+mod output;
+mod plan;
+mod port;
+mod probe;
+mod reap;
+mod records;
+mod stdio;
+mod table;
+
+pub use self::{
+    lock::LockError,
+    plan::Environment,
+    reap::{Orphan, ReapReport},
+};
+
+/// Events that may wait for their reader before instances wait with them.
+const EVENTS: usize = 1024;
+
+/// How the runtime is set up.
+#[derive(Clone)]
+pub struct ProcessConfig {
+    /// Where the lock, child records and logs are; created if missing.
+    pub state_dir: PathBuf,
+    /// The gateway's own environment, read at each launch.
+    pub environment: Environment,
+    /// From asking an orphan of a killed gateway to end until it is killed.
+    pub orphan_grace: Duration,
+}
+
+impl std::fmt::Debug for ProcessConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProcessConfig")
+            .field("state_dir", &self.state_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProcessConfig {
+    /// The defaults: this process's environment, 2 s for orphans.
+    #[must_use]
+    pub fn new(state_dir: PathBuf) -> Self {
+        Self {
+            state_dir,
+            environment: Arc::new(|name| std::env::var_os(name)),
+            orphan_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Why the runtime could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The state directory is in use, or cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A folder could not be created or read.
+    #[error("the state directory {} cannot be used: {source}", dir.display())]
+    Folder {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process table could not be read, so orphans cannot be told from strangers.
+    #[error("the process table cannot be read: {0}")]
+    Table(io::Error),
+}
+
+/// The process runtime.
+#[derive(Debug)]
+pub struct ProcessRuntime {
+    shared: Arc<Shared>,
+}
+
+/// An instance that lives.
+#[derive(Debug, Clone)]
+struct Live {
+    tail: Arc<Tail>,
+    log: Arc<LogFile>,
+    body: Body,
+}
+
+/// What an instance is made of.
+#[derive(Debug, Clone)]
+enum Body {
+    Http(Arc<Process>),
+}
+
+struct Shared {
+    config: ProcessConfig,
+    boot: Arc<str>,
+    ports: Ports,
+    events: mpsc::Sender<RuntimeEvent>,
+    live: Mutex<HashMap<InstanceId, Live>>,
+    _lock: StateLock,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .field("live", &self.live.lock().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProcessRuntime {
+    /// Locks the state directory, then ends what a killed gateway left running.
+    ///
+    /// # Errors
+    /// The directory is in use by another gateway or cannot be used.
+    pub async fn open(
+        config: ProcessConfig,
+    ) -> Result<(Arc<Self>, EventReceiver, ReapReport), OpenError> {
+        let dir = config.state_dir.clone();
+        let children = dir.join("children");
+        for folder in [&dir, &children, &dir.join("logs")] {
+            records::private_dir(folder).map_err(|source| OpenError::Folder {
+                dir: folder.clone(),
+                source,
+            })?;
+        }
+        let lock = StateLock::take(&dir)?;
+        let boot: Arc<str> = table::boot().map_err(OpenError::Table)?.into();
+        let report = reap::reap(&children, &boot, config.orphan_grace)
+            .await
+            .map_err(OpenError::Table)?;
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let shared = Arc::new(Shared {
+            config,
+            boot,
+            ports: Ports::default(),
+            events,
+            live: Mutex::default(),
+            _lock: lock,
+        });
+        Ok((Arc::new(Self { shared }), receiver, report))
+    }
+}
+
+impl Shared {
+    fn logs(&self, order: &LaunchOrder) -> PathBuf {
+        let backend = order.backend.name.as_str();
+        self.config.state_dir.join("logs").join(backend)
+    }
+
+    fn open_log(&self, id: InstanceId, order: &LaunchOrder) -> Result<Arc<LogFile>, ExitReport> {
+        let folder = self.logs(order);
+        let made = records::private_dir(&folder)
+            .and_then(|()| LogFile::create(folder.join(format!("{id}.log"))));
+        made.map(Arc::new).map_err(|error| {
+            not_started(format!(
+                "its log in {} could not be created: {error}",
+                folder.display()
+            ))
+        })
+    }
+
+    fn surroundings(
+        &self,
+        id: InstanceId,
+        order: &LaunchOrder,
+        live_tail: &Arc<Tail>,
+        log: &Arc<LogFile>,
+    ) -> Surroundings {
+        Surroundings {
+            backend: order.backend.name.to_string(),
+            instance: id.to_string(),
+            records: self.config.state_dir.join("children"),
+            boot: Arc::clone(&self.boot),
+            sink: Sink {
+                tails: vec![Arc::clone(live_tail)],
+                log: Arc::clone(log),
+            },
+        }
+    }
+
+    /// Blocks; runs to its end even if whoever asked has gone, so that nothing is spawned that nobody watches.
+    fn start_http(self: Arc<Self>, order: &LaunchOrder) -> Result<Launched, ExitReport> {
+        let id = InstanceId::random();
+        let spec = &order.backend.launch;
+        let mut port = self
+            .ports
+            .reserve()
+            .map_err(|error| not_started(error.to_string()))?;
+        let plan = plan::plan(spec, Some(port.port()), &self.config.environment)?;
+        let log = self.open_log(id, order)?;
+        let tail = Arc::new(Tail::default());
+        let surroundings = self.surroundings(id, order, &tail, &log);
+        port.release_to_child();
+        let (process, _no_pipes) = child::spawn(plan, false, surroundings)?;
+        let launched = Launched {
+            instance: id,
+            pid: process.pid(),
+            log: Some(log.path().display().to_string()),
+        };
+        let body = Body::Http(Arc::clone(&process));
+        self.live.lock().insert(id, Live { tail, log, body });
+        let server = HttpServer::new(id, process, port, spec, self.events.clone());
+        let folder = self.logs(order);
+        tokio::spawn(async move {
+            let report = server.live().await;
+            self.gone(id, report, folder).await;
+        });
+        Ok(launched)
+    }
+
+    /// The last act of an instance.
+    async fn gone(self: Arc<Self>, id: InstanceId, report: ExitReport, folder: PathBuf) {
+        self.live.lock().remove(&id);
+        // Nobody listens any more only when the gateway is going down.
+        let _ = self.events.send(RuntimeEvent::Exited(id, report)).await;
+        let prune = move || {
+            let alive = |path: &Path| {
+                let live = self.live.lock();
+                live.values().any(|live| live.log.path() == path)
+            };
+            if let Err(error) = output::prune(&folder, alive) {
+                tracing::debug!(folder = %folder.display(), %error, "old logs could not be removed");
+            }
+        };
+        // An abandoned pruning is made up for by the next one.
+        drop(tokio::task::spawn_blocking(prune));
+    }
+}
+
+/// Runs what blocks where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ExitReport> + Send + 'static,
+) -> Result<T, ExitReport> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(not_started("the gateway is shutting down")),
+    }
+}
+
+#[async_trait]
+impl Runtime for ProcessRuntime {
+    async fn launch(&self, order: LaunchOrder) -> Result<Launched, ExitReport> {
+        let shared = Arc::clone(&self.shared);
+        match order.backend.launch.transport {
+            Transport::StreamableHttp | Transport::Sse => {
+                blocking(move || shared.start_http(&order)).await
+            }
+            Transport::Stdio => Err(not_started("stdio servers cannot be started yet")),
+        }
+    }
+
+    async fn terminate(&self, instance: InstanceId, farewell: Farewell) {
+        let live = self.shared.live.lock().get(&instance).cloned();
+        match live.map(|live| live.body) {
+            Some(Body::Http(process)) => process.end_by(Instant::now() + farewell.grace),
+            None => {}
+        }
+    }
+
+    async fn stderr_tail(&self, instance: InstanceId) -> Vec<String> {
+        let live = self.shared.live.lock().get(&instance).cloned();
+        live.map(|live| live.tail.lines()).unwrap_or_default()
+    }
+}
+
+impl LocalDial for ProcessRuntime {
+    fn dial(&self, _instance: InstanceId) -> io::Result<DuplexStream> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}

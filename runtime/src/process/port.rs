@@ -1,0 +1,113 @@
+//! Free ports for HTTP servers, as free of races as a port can be that somebody else will bind.
+//!
+//! A port is chosen outside the range from which the system serves outgoing connections and `bind(0)`, proven free by
+//! binding it on every loopback address, kept bound until the child is about to be spawned, and kept in a set until
+//! the instance is gone, so that no two instances of this gateway meet. What is left is the time between the spawn and
+//! the server's own bind; [`super::listener`] then checks whose listener it is.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+/// Below the ephemeral ranges of Linux (32768) and macOS (49152) and of Kubernetes node ports (30000).
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+const TRIES: usize = 200;
+
+/// The ports in use by instances of this gateway.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ports(Arc<Mutex<HashSet<u16>>>);
+
+/// A port nobody else here will get; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    port: u16,
+    held: Vec<TcpListener>,
+    ports: Ports,
+}
+
+impl Ports {
+    /// Reserves a port.
+    pub(crate) fn reserve(&self) -> io::Result<Reservation> {
+        for _ in 0..TRIES {
+            let port = rand::random_range(PORTS);
+            if !self.0.lock().insert(port) {
+                continue;
+            }
+            let mut reservation = Reservation {
+                port,
+                held: Vec::new(),
+                ports: self.clone(),
+            };
+            if reservation.hold().is_ok() {
+                return Ok(reservation);
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!(
+                "no free port was found in {}–{}",
+                PORTS.start,
+                PORTS.end - 1
+            ),
+        ))
+    }
+}
+
+impl Reservation {
+    fn hold(&mut self) -> io::Result<()> {
+        let port = self.port;
+        self.held
+            .push(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?);
+        match TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))) {
+            Ok(listener) => self.held.push(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            // No IPv6 on this machine.
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Lets the child bind it. To be called right before the spawn.
+    pub(crate) fn release_to_child(&mut self) {
+        self.held.clear();
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.held.clear();
+        self.ports.0.lock().remove(&self.port);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservations_differ_and_are_given_back() {
+        let ports = Ports::default();
+        let all: Vec<_> = (0..100).map(|_| ports.reserve().unwrap()).collect();
+        let distinct: HashSet<u16> = all.iter().map(Reservation::port).collect();
+        assert_eq!(distinct.len(), all.len());
+        drop(all);
+        assert!(ports.0.lock().is_empty());
+    }
+
+    #[test]
+    fn a_reserved_port_cannot_be_bound_by_others_until_it_is_released() {
+        let mut one = Ports::default().reserve().unwrap();
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, one.port())).is_err());
+        one.release_to_child();
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, one.port())).is_ok());
+    }
+}
