@@ -1,0 +1,75 @@
+//! A request's body: JSON, bounded in size and in the time it may take to arrive.
+
+use axum::{body::Body, http::HeaderMap};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use http::header;
+use mcp_gateway_api::failure::{Failure, FailureKind};
+
+use crate::{config::ActivatorConfig, edge::headers};
+
+/// Reads a body.
+///
+/// # Errors
+/// `MediaType` when it is not JSON, `TooLarge` over the limit, `BadRequest` when it breaks off or takes too long.
+pub(crate) async fn read(
+    config: &ActivatorConfig,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Failure> {
+    if !headers::is_json(headers) {
+        return Err(Failure::new(
+            FailureKind::MediaType,
+            "A message must be sent with Content-Type: application/json.",
+        ));
+    }
+    let stated = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok());
+    if stated
+        .and_then(|text| text.parse().ok())
+        .is_some_and(|n: u64| n > config.max_body as u64)
+    {
+        return Err(too_large(config.max_body));
+    }
+    tokio::time::timeout(config.body_timeout, collect(body, config.max_body))
+        .await
+        .unwrap_or_else(|_elapsed| {
+            Err(Failure::new(
+                FailureKind::BadRequest,
+                "The body took too long to arrive.",
+            ))
+        })
+}
+
+async fn collect(body: Body, most: usize) -> Result<Bytes, Failure> {
+    let mut chunks = body.into_data_stream();
+    let mut first: Option<Bytes> = None;
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            Failure::new(FailureKind::BadRequest, "The body broke off.").because(error.to_string())
+        })?;
+        let so_far = first.as_ref().map_or(0, Bytes::len).max(whole.len());
+        if so_far + chunk.len() > most {
+            return Err(too_large(most));
+        }
+        // Nearly every body is one chunk, which then needs no copy.
+        match first.take() {
+            None if whole.is_empty() => first = Some(chunk),
+            None => whole.extend_from_slice(&chunk),
+            Some(begin) => {
+                whole.extend_from_slice(&begin);
+                whole.extend_from_slice(&chunk);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+fn too_large(most: usize) -> Failure {
+    Failure::new(
+        FailureKind::TooLarge,
+        format!("The body is over the limit of {most} bytes."),
+    )
+}

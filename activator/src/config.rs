@@ -1,0 +1,53 @@
+//! What the data plane is told at its start. Values only: whoever reads files and flags fills it in, and a value of
+//! these types is valid. Nothing here changes while the gateway runs.
+
+use std::{sync::Arc, time::Duration};
+
+use mcp_gateway_api::ids::ActivatorId;
+
+use crate::{
+    edge::{hosts::HostRules, origins::OriginRules},
+    hold::HoldBounds,
+};
+
+/// The data plane's settings. [`ActivatorConfig::default`] is a laptop's.
+#[derive(Debug, Clone)]
+pub struct ActivatorConfig {
+    /// Which activator this is, in reports and acknowledgements.
+    pub id: ActivatorId,
+    /// Which `Host` values are served.
+    pub hosts: HostRules,
+    /// Which `Origin` values are served; an absent one always is.
+    pub origins: OriginRules,
+    /// How clients reach the gateway (`https://mcp.example.com`), without a final slash; for URLs shown to people.
+    pub public_url: Option<Arc<str>>,
+    /// Largest request body, in bytes.
+    pub max_body: usize,
+    /// How long a client may take to send a body.
+    pub body_timeout: Duration,
+    /// Most bytes of an `initialize` answer read before its result must have come.
+    pub max_initialize_answer: usize,
+    /// Silence on a legacy or listen stream after which a comment is sent.
+    pub keep_alive: Duration,
+    /// Bounds of everything that waits for an instance.
+    pub hold: HoldBounds,
+    /// How long to wait for word of an instance's end when it no longer takes connections.
+    pub lost_grace: Duration,
+}
+
+impl Default for ActivatorConfig {
+    fn default() -> Self {
+        Self {
+            id: ActivatorId::random(),
+            hosts: HostRules::loopback(),
+            origins: OriginRules::loopback(),
+            public_url: None,
+            max_body: 4 << 20,
+            body_timeout: Duration::from_secs(30),
+            max_initialize_answer: 4 << 20,
+            keep_alive: Duration::from_secs(15),
+            hold: HoldBounds::default(),
+            lost_grace: Duration::from_secs(2),
+        }
+    }
+}

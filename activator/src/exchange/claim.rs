@@ -1,0 +1,148 @@
+//! Waiting for an instance: admission to the hold, the claim, the lease. The one place where something wakes.
+//!
+//! Invariants: what waits is counted, in number and bytes, until it has its lease; the wait ends with the exchange's
+//! `holdTimeout`, with its client (the future is dropped, which withdraws the claim) or with the gateway.
+
+use std::time::Duration;
+
+use mcp_gateway_api::{
+    claim::{ClaimRequest, Claimed, Purpose, Standing},
+    failure::{Failure, FailureKind},
+    record::{SessionNews, SessionUpdate},
+    slot::SlotKey,
+};
+use tokio::time::Instant;
+
+use super::Exchange;
+use crate::{
+    caller::Caller,
+    forward::shutting_down,
+    gateway::Gateway,
+    hold::{Bound, HoldGuard},
+    lease::Lease,
+    metrics::Waiting,
+};
+
+/// Between two claims whose instance went away before it could be leased.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// A place in the hold.
+pub(crate) struct Held {
+    _guard: HoldGuard,
+    _waiting: Waiting,
+}
+
+/// An instance that may be used.
+pub(crate) struct Got {
+    pub lease: Lease,
+    pub claimed: Claimed,
+}
+
+/// Admits an exchange to the hold.
+///
+/// # Errors
+/// `Overloaded` at a bound.
+pub(crate) fn hold(x: &Exchange, key: &SlotKey) -> Result<Held, Failure> {
+    let policy = &x.caller.backend.policy;
+    let bound = Bound {
+        exchanges: policy.max_pending,
+        bytes: policy.max_pending_bytes,
+    };
+    let tenant = &x.caller.principal.tenant;
+    let admitted = x
+        .gateway
+        .holds
+        .admit(key, tenant, x.body.len() as u64, bound);
+    let guard = admitted.map_err(|overflow| {
+        Failure::new(
+            FailureKind::Overloaded,
+            format!("Try again shortly: {overflow}."),
+        )
+        .retry_after(Duration::from_secs(1))
+    })?;
+    Ok(Held {
+        _guard: guard,
+        _waiting: Waiting::begin(),
+    })
+}
+
+/// Claims and leases an instance.
+///
+/// # Errors
+/// What the claim answers; `HoldTimeout`; `ShuttingDown`.
+pub(crate) async fn claim(
+    gateway: &Gateway,
+    caller: &Caller,
+    purpose: Purpose,
+    arrived: Instant,
+) -> Result<Got, Failure> {
+    let until = arrived + caller.backend.policy.hold_timeout;
+    loop {
+        let budget = until.saturating_duration_since(Instant::now());
+        if budget.is_zero() {
+            return Err(hold_timeout());
+        }
+        let request = ClaimRequest {
+            backend: caller.backend.name.clone(),
+            tenant: caller.principal.tenant.clone(),
+            principal: caller.principal.id,
+            purpose: purpose.clone(),
+            budget,
+        };
+        let claimed = tokio::select! {
+            claimed = gateway.deps.scaler.claim(request) => claimed?,
+            () = gateway.closing.cancelled() => return Err(shutting_down()),
+        };
+        gateway
+            .deps
+            .directory
+            .apply_claimed(claimed.instance.clone());
+        match gateway.deps.directory.lease(claimed.instance.id) {
+            Ok(lease) => return Ok(Got { lease, claimed }),
+            Err(not_now) => {
+                tracing::debug!(%not_now, instance = ?claimed.instance.id, "claimed, and lost before its first use");
+                give_permit_back(gateway, &purpose, &claimed).await;
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn give_permit_back(gateway: &Gateway, purpose: &Purpose, claimed: &Claimed) {
+    if let (Purpose::Session { session, .. }, Standing::Revive) = (purpose, &claimed.standing) {
+        let update = SessionUpdate {
+            session: session.clone(),
+            news: SessionNews::RevivalFailed { retry: true },
+        };
+        // Should this fail too, the permit runs out by itself.
+        let _kept = gateway.deps.scaler.record(update).await;
+    }
+}
+
+/// The hold's time ran out.
+pub(crate) fn hold_timeout() -> Failure {
+    Failure::new(
+        FailureKind::HoldTimeout,
+        "The server is still starting. Try again shortly; the start goes on.",
+    )
+    .retry_after(Duration::from_secs(2))
+}
+
+/// What a cold answer tells its client of what it waited for (`Server-Timing`).
+pub(crate) fn server_timing(claimed: &Claimed, waited: Duration) -> Option<http::HeaderValue> {
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let mut text = format!("hold;dur={:.1}", ms(waited));
+    if let Some(cold) = &claimed.cold {
+        use std::fmt::Write as _;
+        // Writing to a string cannot fail.
+        let _infallible = write!(
+            text,
+            ", claim;dur={:.1}, create;dur={:.1}, start;dur={:.1}, serve;dur={:.1}",
+            ms(cold.claim),
+            ms(cold.create),
+            ms(cold.start),
+            ms(cold.serve)
+        );
+    }
+    http::HeaderValue::from_str(&text).ok()
+}

@@ -1,0 +1,245 @@
+//! `initialize`: the one answer that is read, up to its result, before its headers are sent, because the session id in
+//! them says what was negotiated. The bytes pass as they are.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, Method, Response},
+};
+use bytes::Bytes;
+use mcp_gateway_api::{
+    claim::Purpose,
+    failure::{Failure, FailureKind},
+    ids::{InstanceId, SessionKey, UpstreamSession},
+    record::{SessionNews, SessionUpdate},
+    revision::Era,
+    slot::SlotKey,
+};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::{
+    Answered, Exchange,
+    claim::{self, Got, server_timing},
+    modern::memory_key,
+    opened::unix_now,
+};
+use crate::{
+    edge::headers::SESSION_ID,
+    forward::{
+        self, Marks, Outbound, Undelivered,
+        response::{Answer, Tap},
+    },
+    lease::Lease,
+    session::{
+        handshake::{Handshake, fingerprint},
+        sealed::SealedSession,
+    },
+};
+
+/// What a server promised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Promise {
+    /// The revision it speaks in this session.
+    pub revision: Box<str>,
+    /// A fingerprint of its capabilities.
+    pub capabilities: u64,
+}
+
+/// Answers it.
+pub(super) async fn answer(x: &Exchange) -> Answered {
+    for last in [false, true] {
+        let since = Instant::now();
+        let got = wait(x).await?;
+        let timing = got
+            .claimed
+            .cold
+            .as_ref()
+            .and_then(|_| server_timing(&got.claimed, since.elapsed()));
+        let instance = got.lease.instance();
+        let (key, life) = (got.claimed.session, got.lease.life());
+        match send(x, got.lease).await {
+            Ok(response) => {
+                let mut response = seal(x, response, instance, key).await?;
+                if let Some(timing) = timing {
+                    response.headers_mut().insert("server-timing", timing);
+                }
+                return Ok(response);
+            }
+            Err(Undelivered::Unreachable(failure)) => {
+                let mut life = life;
+                let over = life.wait_for(|life| life.is_over());
+                let ended = tokio::time::timeout(x.gateway.config.lost_grace, over)
+                    .await
+                    .is_ok();
+                if last || !ended {
+                    return Err(failure);
+                }
+            }
+            Err(Undelivered::Failed(failure)) => return Err(failure),
+        }
+    }
+    Err(forward::lost())
+}
+
+async fn wait(x: &Exchange) -> Result<Got, Failure> {
+    let caller = &x.caller;
+    let slot = SlotKey::of(
+        &caller.backend.name,
+        caller.backend.policy.isolation,
+        &caller.principal.tenant,
+        caller.principal.id,
+        None,
+    );
+    let _held = claim::hold(x, &slot)?;
+    claim::claim(&x.gateway, caller, Purpose::Initialize, x.arrived).await
+}
+
+async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> {
+    let answer = Answer {
+        lease,
+        message: Arc::clone(&x.message),
+        begun: None,
+        deadline: x.deadline(),
+        outlives: true,
+        news: None,
+        operation: x.operation(),
+    };
+    let outbound = Outbound {
+        method: Method::POST,
+        headers: &x.headers,
+        query: x.uri.query(),
+        body: x.body.clone(),
+        session: None,
+        owner: None,
+        turn: None,
+    };
+    forward::send(&x.gateway, outbound, answer).await
+}
+
+/// Gives the client a sealed id for the one that the server issued, if it issued one with a result.
+async fn seal(
+    x: &Exchange,
+    response: Response<Tap>,
+    instance: InstanceId,
+    key: Option<SessionKey>,
+) -> Answered {
+    let issued = response
+        .extensions()
+        .get::<Marks>()
+        .and_then(|marks| marks.session.clone());
+    let issued = issued.as_ref().and_then(|id| id.to_str().ok());
+    let (Some(issued), true) = (issued, response.status().is_success()) else {
+        return Ok(forward::into_body(response));
+    };
+    let upstream = UpstreamSession(issued.into());
+    let (mut head, mut tap) = response.into_parts();
+    let chunks = forward::read_ahead(&mut tap, x.gateway.config.max_initialize_answer).await?;
+    if let Some(promise) = promise(&chunks) {
+        let key = key.unwrap_or_else(SessionKey::random);
+        let id = mint(x, key, instance, upstream, promise)?;
+        head.headers.insert(SESSION_ID, id);
+        open(x, key, instance).await;
+    }
+    tap.unread(chunks);
+    Ok(Response::from_parts(head, Body::new(tap)))
+}
+
+fn mint(
+    x: &Exchange,
+    key: SessionKey,
+    instance: InstanceId,
+    upstream: UpstreamSession,
+    promise: Promise,
+) -> Result<HeaderValue, Failure> {
+    let session = SealedSession {
+        key,
+        backend: x.caller.backend.name.clone(),
+        generation: x.caller.backend.generation,
+        tenant: x.caller.principal.tenant.clone(),
+        instance,
+        upstream,
+        issued_at: unix_now(),
+        revision: promise.revision,
+        capabilities: promise.capabilities,
+        handshake: Handshake::of(&x.body),
+    };
+    let sealed = x.gateway.deps.sealer.seal(&session, x.caller.principal.id);
+    let text = sealed.map_err(|error| {
+        Failure::new(
+            FailureKind::Internal,
+            "The server's session cannot be carried by this gateway.",
+        )
+        .because(error.to_string())
+    })?;
+    HeaderValue::try_from(text).map_err(|error| {
+        Failure::new(FailureKind::Internal, "No session id.").because(error.to_string())
+    })
+}
+
+/// The session is open: its slot is its own, its entry exists.
+async fn open(x: &Exchange, key: SessionKey, instance: InstanceId) {
+    let session = mcp_gateway_api::record::SessionRef {
+        key,
+        backend: x.caller.backend.name.clone(),
+        tenant: x.caller.principal.tenant.clone(),
+        expires_at: unix_now().saturating_add(x.caller.backend.policy.session_lifetime.as_secs()),
+    };
+    let _entry = x.gateway.sessions.enter(&session);
+    x.gateway
+        .deps
+        .memory
+        .speaks(&memory_key(x), Era::Legacy, true);
+    let news = SessionNews::Opened(instance);
+    if let Err(failure) = x
+        .gateway
+        .deps
+        .scaler
+        .record(SessionUpdate { session, news })
+        .await
+    {
+        tracing::warn!(backend = %x.caller.backend.name, why = failure.private, "a new session was not noted: {failure}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    result: WireResult,
+}
+
+#[derive(Deserialize)]
+struct WireResult {
+    #[serde(rename = "protocolVersion")]
+    revision: Box<str>,
+    #[serde(default)]
+    capabilities: serde_json::Value,
+}
+
+/// Finds the result in an `initialize` answer, JSON or event stream.
+pub(crate) fn promise(chunks: &[Bytes]) -> Option<Promise> {
+    let whole = chunks.concat();
+    let text = std::str::from_utf8(&whole).ok()?;
+    let found = serde_json::from_str(text)
+        .ok()
+        .or_else(|| events(text).find_map(|data| serde_json::from_str::<Wire>(&data).ok()));
+    found.map(|Wire { result }| Promise {
+        revision: result.revision,
+        capabilities: fingerprint(&result.capabilities),
+    })
+}
+
+/// The data of each whole event of a stream that is at hand.
+fn events(text: &str) -> impl Iterator<Item = String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // The three line ends become one; JSON holds none of them raw.
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let blocks: Vec<String> = text.split("\n\n").map(str::to_owned).collect();
+    blocks.into_iter().map(|block| {
+        let lines = block.lines().filter_map(|line| line.strip_prefix("data:"));
+        let lines: Vec<&str> = lines
+            .map(|data| data.strip_prefix(' ').unwrap_or(data))
+            .collect();
+        lines.join("\n")
+    })
+}

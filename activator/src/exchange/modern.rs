@@ -1,0 +1,211 @@
+//! Modern exchanges (2026-07-28): each stands alone. `Mcp-Session-Id` and `Last-Event-ID` mean nothing and go nowhere;
+//! the client's disconnect is its cancellation and reaches the server at once.
+//!
+//! The discover probe of a sleeping server is answered from memory, whatever `ttlMs` says, while the instance starts: a
+//! refusal or more than ten seconds would make SDKs fall back an era.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, Method, Response, StatusCode, header},
+};
+use mcp_gateway_api::{
+    claim::Purpose, failure::Failure, policy::Isolation, revision::Era, view::Reach,
+};
+
+use super::{
+    Answered, Exchange, accepted, claim,
+    news::News,
+    sessionless::{cold, warm},
+    slots,
+};
+use crate::{
+    era::VERSION,
+    forward::{
+        self, Outbound, Undelivered,
+        response::{Answer, Tap},
+    },
+    lease::Lease,
+    memory::{self, AnswerBody, MemoryKey},
+    message::{Message, Request},
+};
+
+/// Answers it.
+pub(super) async fn answer(x: &Exchange) -> Answered {
+    if let Some(lease) = warm(x) {
+        let mut life = lease.life();
+        match send(x, lease).await {
+            Ok(response) => return Ok(forward::into_body(response)),
+            Err(Undelivered::Unreachable(failure)) => {
+                let over = life.wait_for(|life| life.is_over());
+                let ended = tokio::time::timeout(x.gateway.config.lost_grace, over)
+                    .await
+                    .is_ok();
+                if !ended {
+                    return Err(failure);
+                }
+            }
+            Err(Undelivered::Failed(failure)) => return Err(failure),
+        }
+    }
+    if x.message.is_silent() {
+        return Ok(accepted());
+    }
+    let probe = probe(&x.message);
+    if let Some(known) = probe.and_then(|request| remembered(x, request)) {
+        start_in_background(x);
+        return Ok(known);
+    }
+    let purpose = if probe.is_some() {
+        Purpose::Probe
+    } else {
+        Purpose::Exchange
+    };
+    let (lease, timing) = cold(x, purpose).await?;
+    let sent = send(x, lease).await;
+    let mut response = sent.map_err(Undelivered::into_failure)?;
+    if let Some(timing) = timing {
+        response.headers_mut().insert("server-timing", timing);
+    }
+    Ok(forward::into_body(response))
+}
+
+/// The request, if it is a probe.
+fn probe(message: &Message) -> Option<&Request> {
+    match message {
+        Message::Request(request) if &*request.method == "server/discover" => Some(request),
+        Message::Request(_)
+        | Message::Notification(_)
+        | Message::Response(_)
+        | Message::Batch(_) => None,
+    }
+}
+
+/// What memory of this server the caller shares.
+pub(super) fn memory_key(x: &Exchange) -> MemoryKey {
+    MemoryKey {
+        backend: (x.caller.backend.name.clone(), x.caller.backend.generation),
+        owner: slots::slot_of(&x.caller).owner,
+    }
+}
+
+fn remembered(x: &Exchange, request: &Request) -> Option<Response<Body>> {
+    let known = x.gateway.deps.memory.get(&memory_key(x))?;
+    let stated = x.headers.get(VERSION).and_then(|v| v.to_str().ok());
+    let answer = match (known.discover, known.rejection) {
+        (Some(result), _) => {
+            // A probe that contradicts itself, or names a revision the server does not list, is the server's to answer.
+            let agrees = stated == request.params.meta_version.as_deref();
+            let listed = stated.is_some_and(|version| lists(&result, version));
+            let method = x
+                .headers
+                .get("mcp-method")
+                .is_some_and(|m| m == "server/discover");
+            (agrees && listed && method).then_some(result)
+        }
+        (None, rejection) => rejection,
+    }?;
+    let (kind, text) = answer.render(&request.id);
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = StatusCode::from_u16(answer.status).ok()?;
+    if let Some(kind) = kind.and_then(|kind| HeaderValue::from_str(kind).ok()) {
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    Some(response)
+}
+
+fn lists(answer: &memory::Answer, version: &str) -> bool {
+    let AnswerBody::Result(result) = &answer.body else {
+        return false;
+    };
+    let parsed: Option<serde_json::Value> = serde_json::from_str(result).ok();
+    let versions = parsed
+        .as_ref()
+        .and_then(|result| result.get("supportedVersions")?.as_array());
+    versions.is_some_and(|list| list.iter().any(|one| one == version))
+}
+
+fn start_in_background(x: &Exchange) {
+    let (gateway, caller, arrived) = (x.gateway.clone(), x.caller.clone(), x.arrived);
+    let slot = slots::slot_of(&caller);
+    let Ok(held) = claim::hold(x, &slot) else {
+        // So much waits already that the start is under way, or there is no room for it.
+        return;
+    };
+    x.gateway.tasks.spawn(async move {
+        match claim::claim(&gateway, &caller, Purpose::Probe, arrived).await {
+            Ok(got) => gateway.slots.learn(slot, got.lease.instance()),
+            Err(failure) => {
+                tracing::debug!(backend = %caller.backend.name, why = failure.private, "the start for a probe failed: {failure}");
+            }
+        }
+        drop(held);
+    });
+}
+
+/// Who a bridge keeps apart: the principal, the tenant, or nobody, as the slot does.
+pub(super) fn owner(x: &Exchange) -> Option<HeaderValue> {
+    let principal = &x.caller.principal;
+    let text = match x.caller.backend.policy.isolation {
+        Isolation::Session => principal
+            .id
+            .0
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+        Isolation::Tenant => principal.tenant.as_str().to_owned(),
+        Isolation::Shared => return None,
+    };
+    HeaderValue::from_str(&text).ok()
+}
+
+async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> {
+    let probing = probe(&x.message).is_some();
+    let in_process = lease.view().endpoint.reach == Reach::InProcess;
+    let answer = Answer {
+        lease,
+        message: Arc::clone(&x.message),
+        begun: None,
+        deadline: x.deadline(),
+        outlives: false,
+        news: probing.then(|| News::Discovered(memory_key(x))),
+        operation: x.operation(),
+    };
+    let outbound = Outbound {
+        method: Method::POST,
+        headers: &x.headers,
+        query: x.uri.query(),
+        body: x.body.clone(),
+        session: None,
+        owner: owner(x).filter(|_| in_process),
+        turn: None,
+    };
+    let response = forward::send(&x.gateway, outbound, answer).await?;
+    if probing && response.status().is_client_error() {
+        return refused(x, response).await.map_err(Undelivered::Failed);
+    }
+    Ok(response)
+}
+
+/// A refused probe is remembered too: a client that falls back then does so at once, also while the server sleeps.
+async fn refused(x: &Exchange, response: Response<Tap>) -> Result<Response<Tap>, Failure> {
+    let (head, mut tap) = response.into_parts();
+    let chunks = forward::read_ahead(&mut tap, memory::MAX_ANSWER).await?;
+    let key = memory_key(x);
+    let kind = head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok());
+    let too_many =
+        head.status == StatusCode::TOO_MANY_REQUESTS || head.status == StatusCode::REQUEST_TIMEOUT;
+    if !too_many && tap.is_over() {
+        x.gateway
+            .deps
+            .memory
+            .rejected(&key, head.status.as_u16(), kind, &chunks.concat());
+        x.gateway.deps.memory.speaks(&key, Era::Modern, false);
+    }
+    tap.unread(chunks);
+    Ok(Response::from_parts(head, tap))
+}

@@ -1,0 +1,292 @@
+//! A request, or a batch with one, in a legacy session.
+//!
+//! Warm: the instance that holds the session is leased and asked at once. Otherwise the exchange queues for the
+//! session's turn, and whoever has the turn claims, revives if the claim permits it, and goes upstream before the next.
+
+use axum::{
+    body::Body,
+    http::{Method, Response, StatusCode},
+};
+use mcp_gateway_api::{
+    claim::{Claimed, Purpose, Standing},
+    failure::Failure,
+    policy::OnIdle,
+    record::{SessionBinding, SessionNews},
+    slot::SlotKey,
+    view::Lookup,
+};
+use tokio::time::Instant;
+
+use super::{
+    Answered, Exchange, accepted,
+    claim::{self, Got, hold_timeout, server_timing},
+    news::News,
+    opened::{self, Opened},
+    ping, pong,
+    turn::Turn,
+};
+use crate::{
+    edge::headers::SESSION_ID,
+    forward::{
+        self, Marks, Outbound, Undelivered,
+        response::{Answer, Begun, Tap},
+    },
+    lease::{Lease, Life, NotNow},
+    revive,
+};
+
+/// An exchange that may go upstream.
+pub(super) struct Ready {
+    pub lease: Lease,
+    pub binding: SessionBinding,
+    pub turn: Option<Turn>,
+    pub timing: Option<http::HeaderValue>,
+}
+
+/// Why one may not.
+enum Stop {
+    Failed(Failure),
+    /// Its client cancelled it while it waited.
+    CalledOff,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Answers it.
+pub(super) async fn answer(x: &Exchange) -> Answered {
+    let opened = opened::open(&x.gateway, &x.caller, &x.headers)?;
+    // Once more when no byte reached the instance, or when a bridge lost the session's child.
+    for last in [false, true] {
+        let ready = match warm(x, &opened) {
+            Some(ready) => ready,
+            None => match ping(&x.message) {
+                Some(id) => return Ok(pong(id)),
+                None => match cold(x, &opened).await {
+                    Ok(ready) => ready,
+                    Err(Stop::CalledOff) => return Ok(accepted()),
+                    Err(Stop::Failed(failure)) => return Err(failure),
+                },
+            },
+        };
+        let mut life = ready.lease.life();
+        match send(x, &opened, ready, Method::POST).await {
+            Ok(response) if !last && is_lost(&response) && revives(x) => {
+                lost_its_child(x, &opened).await;
+            }
+            Ok(response) => return Ok(finish(x, &opened, response)),
+            Err(Undelivered::Unreachable(_)) if !last && ends_soon(x, &mut life).await => {}
+            Err(undelivered) => return Err(undelivered.into_failure()),
+        }
+    }
+    Err(forward::lost())
+}
+
+fn revives(x: &Exchange) -> bool {
+    x.caller.backend.policy.on_idle == OnIdle::Revive
+}
+
+fn is_lost(response: &Response<Tap>) -> bool {
+    response.status() == StatusCode::NOT_FOUND
+        && response
+            .extensions()
+            .get::<Marks>()
+            .is_some_and(|marks| marks.lost)
+}
+
+/// An instance that takes no connection is about to be reported gone: worth a moment's wait.
+async fn ends_soon(x: &Exchange, life: &mut tokio::sync::watch::Receiver<Life>) -> bool {
+    let over = life.wait_for(|life| life.is_over());
+    tokio::time::timeout(x.gateway.config.lost_grace, over)
+        .await
+        .is_ok()
+}
+
+async fn lost_its_child(x: &Exchange, opened: &Opened) {
+    opened.session.asleep();
+    opened.record(&x.gateway, SessionNews::Asleep);
+}
+
+/// Gives a response its last touches; a 404 of the server ends the session.
+fn finish(x: &Exchange, opened: &Opened, mut response: Response<Tap>) -> Response<Body> {
+    if response.status() == StatusCode::NOT_FOUND {
+        opened.end(&x.gateway);
+    }
+    show_id(opened, &mut response);
+    forward::into_body(response)
+}
+
+/// Where the server repeats its session id, the client sees its own.
+pub(super) fn show_id(opened: &Opened, response: &mut Response<Tap>) {
+    if response
+        .extensions()
+        .get::<Marks>()
+        .is_some_and(|marks| marks.session.is_some())
+    {
+        response
+            .headers_mut()
+            .insert(SESSION_ID, opened.shown.clone());
+    }
+}
+
+/// The instance that holds the session, if it can be used right now and nobody waits before.
+pub(super) fn warm(x: &Exchange, opened: &Opened) -> Option<Ready> {
+    if x.gateway.turns.is_busy(&opened.about.key) {
+        return None;
+    }
+    lease_now(x, opened).ok().flatten()
+}
+
+/// A lease on the instance that holds the session; `None` when it sleeps.
+pub(super) fn lease_now(x: &Exchange, opened: &Opened) -> Result<Option<Ready>, NotNow> {
+    let Some(binding) = opened.binding(&x.gateway) else {
+        return Ok(None);
+    };
+    let leased = x.gateway.deps.directory.lease(binding.instance);
+    // While something of this session runs on a draining instance, the rest of it belongs there too.
+    let lease = leased.or_else(|not_now| {
+        opened
+            .session
+            .beside(binding.instance)
+            .filter(|lease| !lease.is_over())
+            .ok_or(not_now)
+    })?;
+    Ok(Some(Ready {
+        lease,
+        binding,
+        turn: None,
+        timing: None,
+    }))
+}
+
+/// Sends the message to the instance.
+pub(super) async fn send(
+    x: &Exchange,
+    opened: &Opened,
+    ready: Ready,
+    method: Method,
+) -> Result<Response<Tap>, Undelivered> {
+    let deadline = x.deadline();
+    opened
+        .session
+        .begin(&ready.binding, &ready.lease, &x.message, deadline);
+    let answer = Answer {
+        lease: ready.lease,
+        message: std::sync::Arc::clone(&x.message),
+        begun: Some(Begun::new(
+            std::sync::Arc::clone(&opened.session),
+            std::sync::Arc::clone(&x.message),
+        )),
+        deadline,
+        outlives: true,
+        news: News::of(&x.message, &opened.about),
+        operation: x.operation(),
+    };
+    let outbound = Outbound {
+        method,
+        headers: &x.headers,
+        query: x.uri.query(),
+        body: x.body.clone(),
+        session: Some(&ready.binding.upstream),
+        owner: None,
+        turn: ready.turn,
+    };
+    let mut response = forward::send(&x.gateway, outbound, answer).await?;
+    if let Some(timing) = ready.timing {
+        response.headers_mut().insert("server-timing", timing);
+    }
+    Ok(response)
+}
+
+async fn cold(x: &Exchange, opened: &Opened) -> Result<Ready, Stop> {
+    if let Some(failure) = expired(x, opened).await {
+        return Err(Stop::Failed(failure));
+    }
+    let policy = &x.caller.backend.policy;
+    let slot = SlotKey::of(
+        &x.caller.backend.name,
+        policy.isolation,
+        &x.caller.principal.tenant,
+        x.caller.principal.id,
+        Some(opened.about.key),
+    );
+    let _held = claim::hold(x, &slot)?;
+    let place = x.gateway.turns.queue(opened.about.key, &x.message);
+    let cancelled = place.cancelled();
+    let work = async {
+        let until = x.arrived + policy.hold_timeout;
+        let turn = tokio::time::timeout_at(until, place.turn()).await;
+        let turn = turn.map_err(|_elapsed| hold_timeout())?;
+        let mut ready = wake(x, opened).await?;
+        if !turn.commit() {
+            return Err(Stop::CalledOff);
+        }
+        ready.turn = Some(turn);
+        Ok(ready)
+    };
+    tokio::select! {
+        biased;
+        () = cancelled.cancelled() => Err(Stop::CalledOff),
+        () = opened.session.ended().cancelled() => Err(Stop::Failed(opened::gone())),
+        () = x.gateway.closing.cancelled() => Err(Stop::Failed(forward::shutting_down())),
+        ready = work => ready,
+    }
+}
+
+/// Under `onIdle: expire`, and where nothing can be replayed, a lost instance ends the session, waking nothing.
+async fn expired(x: &Exchange, opened: &Opened) -> Option<Failure> {
+    if revives(x) && opened.sealed.handshake.is_some() {
+        return None;
+    }
+    let lost = match opened.binding(&x.gateway) {
+        None => true,
+        Some(binding) => {
+            let found = x
+                .gateway
+                .deps
+                .directory
+                .resolve(&*x.gateway.deps.scaler, binding.instance);
+            found.await == Lookup::Gone
+        }
+    };
+    lost.then(|| {
+        opened.end(&x.gateway);
+        opened::gone()
+    })
+}
+
+/// Has the turn: finds the session awake after all, or claims and, if permitted, revives.
+async fn wake(x: &Exchange, opened: &Opened) -> Result<Ready, Failure> {
+    if let Ok(Some(ready)) = lease_now(x, opened) {
+        return Ok(ready);
+    }
+    let waiting_since = Instant::now();
+    let purpose = Purpose::Session {
+        session: opened.about.clone(),
+        bound: opened.binding(&x.gateway).map(|binding| binding.instance),
+    };
+    let got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
+    let binding = standing(x, opened, &got).await?;
+    Ok(Ready {
+        timing: server_timing(&got.claimed, waiting_since.elapsed()),
+        lease: got.lease,
+        binding,
+        turn: None,
+    })
+}
+
+async fn standing(x: &Exchange, opened: &Opened, got: &Got) -> Result<SessionBinding, Failure> {
+    let Claimed {
+        standing, instance, ..
+    } = &got.claimed;
+    match standing {
+        Standing::Bound(binding) => Ok(binding.clone()),
+        Standing::Revive => revive::revive(x, opened, &got.lease).await,
+        // It never left the instance that its id names.
+        Standing::Fresh if opened.sealed.instance == instance.id => Ok(opened.sealed.binding()),
+        Standing::Fresh => Err(opened::gone().because("the claim bound the session to nothing")),
+    }
+}

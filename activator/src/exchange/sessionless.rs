@@ -1,0 +1,102 @@
+//! Legacy messages without session id: of servers that issue none, or of clients that forgot theirs, which the server
+//! tells them itself (400). The slot is the caller's: principal, tenant or everybody, by isolation.
+
+use std::sync::Arc;
+
+use axum::http::{Method, Response};
+use mcp_gateway_api::claim::Purpose;
+use tokio::time::Instant;
+
+use super::{
+    Answered, Exchange, accepted,
+    claim::{self, server_timing},
+    ping, pong, slots,
+};
+use crate::{
+    forward::{
+        self, Outbound, Undelivered,
+        response::{Answer, Tap},
+    },
+    lease::Lease,
+};
+
+/// Answers it.
+pub(super) async fn answer(x: &Exchange) -> Answered {
+    if let Some(lease) = warm(x) {
+        let mut life = lease.life();
+        match send(x, lease).await {
+            Ok(response) => return Ok(forward::into_body(response)),
+            Err(Undelivered::Unreachable(failure)) => {
+                let over = life.wait_for(|life| life.is_over());
+                let ended = tokio::time::timeout(x.gateway.config.lost_grace, over)
+                    .await
+                    .is_ok();
+                if !ended {
+                    return Err(failure);
+                }
+            }
+            Err(Undelivered::Failed(failure)) => return Err(failure),
+        }
+    }
+    if x.message.is_silent() {
+        return Ok(accepted());
+    }
+    if let Some(id) = ping(&x.message) {
+        return Ok(pong(id));
+    }
+    let (lease, timing) = cold(x, Purpose::Exchange).await?;
+    let sent = send(x, lease).await;
+    let mut response = sent.map_err(Undelivered::into_failure)?;
+    if let Some(timing) = timing {
+        response.headers_mut().insert("server-timing", timing);
+    }
+    Ok(forward::into_body(response))
+}
+
+/// The instance of the caller's slot, if it can be used right now.
+pub(super) fn warm(x: &Exchange) -> Option<Lease> {
+    let instance = x.gateway.slots.get(&slots::slot_of(&x.caller))?;
+    let lease = x.gateway.deps.directory.lease(instance).ok()?;
+    // An edited backend's old instance is not what the caller asks for now.
+    (lease.view().generation == x.caller.backend.generation).then_some(lease)
+}
+
+/// Waits for an instance of the caller's slot.
+pub(super) async fn cold(
+    x: &Exchange,
+    purpose: Purpose,
+) -> Result<(Lease, Option<http::HeaderValue>), mcp_gateway_api::failure::Failure> {
+    let slot = slots::slot_of(&x.caller);
+    let _held = claim::hold(x, &slot)?;
+    let since = Instant::now();
+    let got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
+    x.gateway.slots.learn(slot, got.lease.instance());
+    let timing = got
+        .claimed
+        .cold
+        .as_ref()
+        .and_then(|_| server_timing(&got.claimed, since.elapsed()));
+    Ok((got.lease, timing))
+}
+
+async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> {
+    let answer = Answer {
+        lease,
+        message: Arc::clone(&x.message),
+        begun: None,
+        deadline: x.deadline(),
+        outlives: true,
+        news: None,
+        operation: x.operation(),
+    };
+    let outbound = Outbound {
+        method: Method::POST,
+        headers: &x.headers,
+        query: x.uri.query(),
+        body: x.body.clone(),
+        session: None,
+        owner: None,
+        turn: None,
+    };
+    forward::send(&x.gateway, outbound, answer).await
+}

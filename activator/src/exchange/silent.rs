@@ -1,0 +1,67 @@
+//! Notifications and posted responses in a legacy session: they wake nothing. An awake server gets them, and for a
+//! sleeping one they are taken (202) and mean nothing any more. A cancellation of an exchange that still waits here ends
+//! that wait and goes no further.
+
+use axum::http::Method;
+
+use super::{
+    Answered, Exchange, accepted, opened,
+    opened::Opened,
+    session::{self, Ready},
+};
+use crate::{
+    forward,
+    message::{Message, RequestId},
+};
+
+/// Answers it.
+pub(super) async fn answer(x: &Exchange) -> Answered {
+    let opened = opened::open(&x.gateway, &x.caller, &x.headers)?;
+    let called_off = cancelled(&x.message)
+        .filter(|id| x.gateway.turns.cancel(&opened.about.key, id))
+        .count();
+    if called_off > 0 && called_off == x.message.each().count() {
+        return Ok(accepted());
+    }
+    let Some(ready) = ready(x, &opened).await else {
+        return Ok(accepted());
+    };
+    match session::send(x, &opened, ready, Method::POST).await {
+        Ok(mut response) => {
+            session::show_id(&opened, &mut response);
+            Ok(forward::into_body(response))
+        }
+        // It went to sleep just now.
+        Err(forward::Undelivered::Unreachable(_)) => Ok(accepted()),
+        Err(forward::Undelivered::Failed(failure)) => Err(failure),
+    }
+}
+
+async fn ready(x: &Exchange, opened: &Opened) -> Option<Ready> {
+    if !x.gateway.turns.is_busy(&opened.about.key) {
+        return session::warm(x, opened);
+    }
+    // The session is waking: this message goes after those that came before it.
+    let place = x.gateway.turns.queue(opened.about.key, &x.message);
+    let until = x.arrived + x.caller.backend.policy.hold_timeout;
+    let turn = tokio::select! {
+        turn = tokio::time::timeout_at(until, place.turn()) => turn.ok()?,
+        () = opened.session.ended().cancelled() => return None,
+        () = x.gateway.closing.cancelled() => return None,
+    };
+    let mut ready = session::lease_now(x, opened).ok().flatten()?;
+    ready.turn = Some(turn);
+    Some(ready)
+}
+
+fn cancelled(message: &Message) -> impl Iterator<Item = &RequestId> {
+    message.each().filter_map(|one| match one {
+        Message::Notification(n) if &*n.method == "notifications/cancelled" => {
+            n.params.request_id.as_ref()
+        }
+        Message::Notification(_)
+        | Message::Request(_)
+        | Message::Response(_)
+        | Message::Batch(_) => None,
+    })
+}

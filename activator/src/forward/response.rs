@@ -1,0 +1,408 @@
+//! The answer of an instance on its way to the client: bytes untouched, read along with.
+//!
+//! What passes is followed so far as leases, records and resumption need it. Only two things are ever added, and only
+//! between two events: a comment on a legacy stream that is quiet, and one last event when the instance is lost, cut or
+//! too slow, because a stream that just ends leaves clients waiting for a minute. An answer that breaks off within an
+//! event, or that is no event stream, is broken off towards the client too.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::response::Parts;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use mcp_gateway_api::failure::Failure;
+use tokio::time::{Instant, Sleep};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::{
+    edge::headers,
+    error::error_message,
+    exchange::news::News,
+    forward::{lost, outlive, shutting_down, timed_out},
+    gateway::Gateway,
+    lease::Lease,
+    message::{Message, RequestId},
+    metrics::Operation,
+    session::Session,
+    sse::{EventSummary, Scanner, Seen},
+};
+
+const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
+/// Most bytes of a JSON answer that are looked at, where its content matters at all.
+const CAPTURE: usize = 256 << 10;
+
+/// A message of a session that went upstream; settled when this is dropped, unless its answer is to pass elsewhere.
+pub(crate) struct Begun {
+    session: Arc<Session>,
+    message: Arc<Message>,
+    elsewhere: bool,
+}
+
+impl Begun {
+    /// The message goes upstream now.
+    pub(crate) const fn new(session: Arc<Session>, message: Arc<Message>) -> Self {
+        Self {
+            session,
+            message,
+            elsewhere: false,
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if !self.elsewhere {
+            self.session.answered(&self.message);
+        }
+    }
+}
+
+/// What belongs to an exchange while it is with an instance; dropped, it gives everything back.
+pub(crate) struct Answer {
+    /// The right to use the instance.
+    pub lease: Lease,
+    /// What was asked.
+    pub message: Arc<Message>,
+    /// The session it is part of.
+    pub begun: Option<Begun>,
+    /// When it has taken too long.
+    pub deadline: Instant,
+    /// Whether it is read to its end without its client (legacy).
+    pub outlives: bool,
+    /// What its result tells the gateway.
+    pub news: Option<News>,
+    /// What is measured of it.
+    pub operation: Operation,
+}
+
+/// The body of an answer.
+pub(crate) struct Tap {
+    core: Option<Box<Core>>,
+}
+
+type Watch = Pin<Box<dyn Future<Output = Failure> + Send>>;
+
+struct Core {
+    gateway: Gateway,
+    inner: Incoming,
+    answer: Answer,
+    // For event streams.
+    scanner: Option<Scanner>,
+    // For JSON whose content matters.
+    capture: Option<BytesMut>,
+    // Read already, to be sent first; last one first.
+    unread: Vec<Bytes>,
+    // Requests whose responses have not passed.
+    waiting: Vec<RequestId>,
+    // Made when the answer first has to be waited for.
+    watch: Option<Watch>,
+    quiet: Option<Pin<Box<Sleep>>>,
+    last: Instant,
+    status: http::StatusCode,
+    ended: bool,
+    broken: bool,
+    // Counted among what a shutdown waits for.
+    _token: TaskTrackerToken,
+}
+
+impl Tap {
+    pub(crate) fn new(gateway: Gateway, head: &Parts, inner: Incoming, answer: Answer) -> Self {
+        let stream = headers::is_event_stream(&head.headers);
+        let capture = answer.news.is_some() && !stream && head.status.is_success();
+        Self {
+            core: Some(Box::new(Core {
+                _token: gateway.tasks.token(),
+                gateway,
+                inner,
+                scanner: stream.then(Scanner::new),
+                capture: capture.then(BytesMut::new),
+                unread: Vec::new(),
+                waiting: answer.message.requests().map(|r| r.id.clone()).collect(),
+                answer,
+                watch: None,
+                quiet: None,
+                last: Instant::now(),
+                status: head.status,
+                ended: false,
+                broken: false,
+            })),
+        }
+    }
+
+    /// Whether it is an event stream.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.core
+            .as_ref()
+            .is_some_and(|core| core.scanner.is_some())
+    }
+
+    /// The next bytes, for whoever must read ahead.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, io::Error>> {
+        loop {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await?;
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => return Some(Ok(data)),
+                Ok(Err(_trailers)) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Puts back, in order, what was read ahead.
+    pub(crate) fn unread(&mut self, mut chunks: Vec<Bytes>) {
+        if let Some(core) = self.core.as_mut() {
+            chunks.reverse();
+            core.unread = chunks;
+        }
+    }
+
+    /// Whether every request has its response.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.core
+            .as_ref()
+            .is_none_or(|core| core.waiting.is_empty())
+    }
+
+    /// Whether all of it has been read.
+    pub(crate) fn is_over(&self) -> bool {
+        self.core.as_ref().is_none_or(|core| core.ended)
+    }
+
+    /// Whether the gateway ended it, because the instance could not.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.core.as_ref().is_some_and(|core| core.broken)
+    }
+}
+
+impl Body for Tap {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.core
+            .as_mut()
+            .map_or(Poll::Ready(None), |core| core.poll(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.core
+            .as_ref()
+            .is_none_or(|core| core.ended && core.unread.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.core {
+            Some(core) if core.scanner.is_none() && core.unread.is_empty() => {
+                core.inner.size_hint()
+            }
+            Some(_) => SizeHint::default(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let Some(mut core) = self.core.take() else {
+            return;
+        };
+        if core.ended {
+            return;
+        }
+        core.answer.operation.client_left();
+        if core.answer.outlives && !core.waiting.is_empty() {
+            let gateway = core.gateway.clone();
+            core.unread.clear();
+            outlive::run(&gateway, async move {
+                // Until the response has passed, or the stream has ended without it.
+                while !core.waiting.is_empty() {
+                    if std::future::poll_fn(|cx| core.poll(cx)).await.is_none() {
+                        break;
+                    }
+                }
+            });
+        }
+    }
+}
+
+impl Core {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(chunk) = self.unread.pop() {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        // A stream that never pauses must still be cut when its time has come.
+        if let Some(Poll::Ready(failure)) = self.watch.as_mut().map(|watch| watch.as_mut().poll(cx))
+        {
+            return Poll::Ready(self.terminal(&failure));
+        }
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.passed(data);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "an answer broke off");
+                Poll::Ready(self.terminal(&lost()))
+            }
+            Poll::Ready(None) => {
+                self.end();
+                Poll::Ready(None)
+            }
+            Poll::Pending => self.wait(cx),
+        }
+    }
+
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.watch.is_none() {
+            let mut watch = watch(&self.gateway, &self.answer);
+            if let Poll::Ready(failure) = watch.as_mut().poll(cx) {
+                return Poll::Ready(self.terminal(&failure));
+            }
+            self.watch = Some(watch);
+        }
+        // Modern streams carry nothing of ours: their own end means something.
+        if self.scanner.is_none() || !self.answer.outlives {
+            return Poll::Pending;
+        }
+        let pause = self.gateway.config.keep_alive;
+        let due = self.last + pause;
+        let quiet = self
+            .quiet
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        while quiet.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let silent = now.saturating_duration_since(self.last) >= pause;
+            quiet.as_mut().reset(if silent {
+                now + pause
+            } else {
+                self.last + pause
+            });
+            if silent && self.scanner.as_ref().is_some_and(Scanner::at_boundary) {
+                self.last = now;
+                // Polled once more so that the timer, now reset, wakes this task.
+                let _not_yet = quiet.as_mut().poll(cx);
+                return Poll::Ready(Some(Ok(Frame::data(KEEP_ALIVE))));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn passed(&mut self, data: &Bytes) {
+        self.last = Instant::now();
+        if let Some(capture) = self.capture.as_mut() {
+            if capture.len() + data.len() <= CAPTURE {
+                capture.extend_from_slice(data);
+            } else {
+                self.capture = None;
+            }
+        }
+        let Some(scanner) = self.scanner.as_mut() else {
+            return;
+        };
+        for event in &scanner.push(data) {
+            self.event(event);
+        }
+    }
+
+    fn event(&mut self, event: &EventSummary) {
+        if let Some(begun) = &self.answer.begun {
+            let lease = &self.answer.lease;
+            begun
+                .session
+                .observe(lease.instance(), event, Some(lease), self.answer.deadline);
+        }
+        for seen in &event.messages {
+            match seen {
+                Seen::Response { id, is_error, .. } => {
+                    let id = id.as_ref();
+                    self.waiting.retain(|waiting| Some(waiting) != id);
+                    if self.waiting.is_empty() {
+                        self.answer.operation.answered(*is_error);
+                        self.tell(*is_error, None);
+                    }
+                }
+                Seen::Request { .. } | Seen::Notification { .. } => {}
+            }
+        }
+    }
+
+    /// The answer is whole.
+    fn end(&mut self) {
+        self.ended = true;
+        if self.scanner.is_none() {
+            self.waiting.clear();
+            let captured = self.capture.take().map(BytesMut::freeze);
+            let read = captured.as_deref().map(crate::message::classify);
+            let is_error = match read {
+                Some(Ok(Message::Response(response))) => response.is_error,
+                Some(Ok(_) | Err(_)) => true,
+                None => !self.status.is_success(),
+            };
+            self.answer.operation.answered(is_error);
+            self.tell(is_error, captured);
+        } else if let Some(begun) = self.answer.begun.as_mut() {
+            // The server closed the stream early: the response passes on another stream (2025-11-25, polling).
+            begun.elsewhere = !self.waiting.is_empty();
+        }
+        self.answer.operation.finish();
+    }
+
+    fn tell(&mut self, is_error: bool, body: Option<Bytes>) {
+        if let Some(news) = self.answer.news.take().filter(|_| !is_error) {
+            news.tell(&self.gateway, body);
+        }
+    }
+
+    /// Ends the answer with a failure: as one last event for each unanswered request where that can be said, else by
+    /// breaking off.
+    fn terminal(&mut self, failure: &Failure) -> Option<Result<Frame<Bytes>, io::Error>> {
+        self.ended = true;
+        self.broken = true;
+        self.answer.operation.failed(failure.kind);
+        self.answer.operation.finish();
+        let waiting = std::mem::take(&mut self.waiting);
+        match &self.scanner {
+            Some(scanner) if scanner.at_boundary() => {
+                let mut last = BytesMut::new();
+                for id in &waiting {
+                    last.extend_from_slice(b"event: message\ndata: ");
+                    last.extend_from_slice(&error_message(failure, None, Some(id)));
+                    last.extend_from_slice(b"\n\n");
+                }
+                (!last.is_empty()).then(|| Ok(Frame::data(last.freeze())))
+            }
+            Some(_) | None => Some(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the answer broke off",
+            ))),
+        }
+    }
+}
+
+fn watch(gateway: &Gateway, answer: &Answer) -> Watch {
+    let mut life = answer.lease.life();
+    let cut = gateway.cut.clone();
+    let deadline = answer.deadline;
+    Box::pin(async move {
+        tokio::select! {
+            _ = life.wait_for(|life| life.is_over()) => lost(),
+            () = cut.cancelled() => shutting_down(),
+            () = tokio::time::sleep_until(deadline) => timed_out(),
+        }
+    })
+}

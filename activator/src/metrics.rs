@@ -1,0 +1,188 @@
+//! Instruments. Names and labels stand here and nowhere else.
+//!
+//! Labels are closed sets: method, outcome, kind, backend. Never a session, tenant, subject or tool, which strangers can
+//! grow. Recording is a no-op until the program installs a meter provider.
+
+use std::sync::LazyLock;
+
+use mcp_gateway_api::{failure::FailureKind, ids::BackendName};
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, Histogram, UpDownCounter},
+};
+use tokio::time::Instant;
+
+use crate::error::label;
+
+struct Instruments {
+    operation: Histogram<f64>,
+    refusals: Counter<u64>,
+    pending: UpDownCounter<i64>,
+    exchanges: UpDownCounter<i64>,
+    revivals: Counter<u64>,
+    cuts: Counter<u64>,
+}
+
+static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
+    let meter = global::meter("mcp_gateway");
+    Instruments {
+        operation: meter
+            .f64_histogram("mcp.server.operation.duration")
+            .with_unit("s")
+            .with_description("From a request's arrival to the end of its answer")
+            .with_boundaries(vec![
+                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+                60.0, 300.0,
+            ])
+            .build(),
+        refusals: meter
+            .u64_counter("mcp_gateway.refusals")
+            .with_description("Exchanges that the gateway itself answered with an error")
+            .build(),
+        pending: meter
+            .i64_up_down_counter("mcp_gateway.pending")
+            .with_description("Exchanges that wait for an instance")
+            .build(),
+        exchanges: meter
+            .i64_up_down_counter("mcp_gateway.exchanges")
+            .with_description("Exchanges with an instance now")
+            .build(),
+        revivals: meter
+            .u64_counter("mcp_gateway.revivals")
+            .with_description("Sessions re-created on a new instance, by outcome")
+            .build(),
+        cuts: meter
+            .u64_counter("mcp_gateway.cuts")
+            .with_description("Answers that the gateway ended before the server did, by reason")
+            .build(),
+    }
+});
+
+/// An exchange was refused.
+pub(crate) fn refused(kind: FailureKind) {
+    INSTRUMENTS
+        .refusals
+        .add(1, &[KeyValue::new("kind", label(kind))]);
+}
+
+/// A session was revived, or could not be.
+pub(crate) fn revived(backend: &BackendName, outcome: &'static str) {
+    INSTRUMENTS.revivals.add(
+        1,
+        &[
+            KeyValue::new("backend", backend.as_str().to_owned()),
+            KeyValue::new("outcome", outcome),
+        ],
+    );
+}
+
+/// One exchange that waits for an instance, while it lives.
+pub(crate) struct Waiting(());
+
+impl Waiting {
+    pub(crate) fn begin() -> Self {
+        INSTRUMENTS.pending.add(1, &[]);
+        Self(())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        INSTRUMENTS.pending.add(-1, &[]);
+    }
+}
+
+/// Methods of the specification; whatever else a client sends counts as `other`.
+const METHODS: [&str; 24] = [
+    "initialize",
+    "ping",
+    "tools/list",
+    "tools/call",
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/read",
+    "resources/templates/list",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "completion/complete",
+    "logging/setLevel",
+    "server/discover",
+    "subscriptions/listen",
+    "tasks/get",
+    "tasks/result",
+    "tasks/cancel",
+    "tasks/list",
+    "tasks/update",
+    "notifications/initialized",
+    "notifications/cancelled",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+];
+
+fn known(method: Option<&str>) -> &'static str {
+    let method = method.unwrap_or("batch or response");
+    METHODS
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
+}
+
+/// One exchange with an instance: measured when it ends.
+pub(crate) struct Operation {
+    method: &'static str,
+    arrived: Instant,
+    outcome: &'static str,
+    over: bool,
+}
+
+impl Operation {
+    /// Begins with the exchange's arrival.
+    pub(crate) fn begin(method: Option<&str>, arrived: Instant) -> Self {
+        INSTRUMENTS.exchanges.add(1, &[]);
+        Self {
+            method: known(method),
+            arrived,
+            outcome: "ok",
+            over: false,
+        }
+    }
+
+    /// Its response passed.
+    pub(crate) fn answered(&mut self, is_error: bool) {
+        self.outcome = if is_error { "error" } else { "ok" };
+    }
+
+    /// The gateway ended it.
+    pub(crate) fn failed(&mut self, kind: FailureKind) {
+        self.outcome = label(kind);
+        INSTRUMENTS
+            .cuts
+            .add(1, &[KeyValue::new("reason", label(kind))]);
+    }
+
+    /// Its client went away first.
+    pub(crate) fn client_left(&mut self) {
+        self.outcome = "client_left";
+    }
+
+    /// It is over.
+    pub(crate) fn finish(&mut self) {
+        if !std::mem::replace(&mut self.over, true) {
+            INSTRUMENTS.exchanges.add(-1, &[]);
+            INSTRUMENTS.operation.record(
+                self.arrived.elapsed().as_secs_f64(),
+                &[
+                    KeyValue::new("mcp.method.name", self.method),
+                    KeyValue::new("outcome", self.outcome),
+                ],
+            );
+        }
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

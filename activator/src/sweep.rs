@@ -1,0 +1,137 @@
+//! What is done now and then: overdue leases given back, pools of lost instances dropped, sessions released that have
+//! been idle inside an instance which others keep busy (`sessionIdleTimeout`).
+
+use std::{sync::Arc, time::Duration};
+
+use axum::http::{HeaderMap, Method};
+use bytes::Bytes;
+use mcp_gateway_api::{
+    backend::Backend,
+    policy::{Isolation, OnIdle},
+    record::{SessionBinding, SessionNews, SessionUpdate},
+};
+use tokio::time::Instant;
+
+use crate::{
+    exchange::news,
+    forward::{self, Outbound, response::Answer},
+    gateway::Gateway,
+    lease::Lease,
+    message::Message,
+    metrics::Operation,
+    session::Session,
+};
+
+const EACH: Duration = Duration::from_secs(1);
+/// Entries of sessions this quiet are forgotten; their backend's `sessionIdleTimeout` no longer applies then.
+const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// Longest goodbye to a server.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// Runs until the gateway is cut.
+pub(crate) async fn run(gateway: Gateway) {
+    let mut each = tokio::time::interval(EACH);
+    each.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = each.tick() => once(&gateway),
+            () = gateway.cut.cancelled() => return,
+        }
+    }
+}
+
+fn once(gateway: &Gateway) {
+    let directory = &gateway.deps.directory;
+    gateway.sessions.sweep(Instant::now());
+    gateway.sessions.forget_quiet(FORGET);
+    gateway
+        .upstreams
+        .retain(|instance| directory.view(instance).is_some());
+    gateway
+        .slots
+        .retain(|instance| directory.view(instance).is_some());
+    let mut idle = Vec::new();
+    gateway
+        .sessions
+        .for_each_quiet(|session, quiet| idle.push((Arc::clone(session), quiet)));
+    for (session, quiet) in idle {
+        let backend = gateway
+            .deps
+            .catalog
+            .borrow()
+            .get(&session.about().backend)
+            .map(Arc::clone);
+        let Some(backend) = backend else { continue };
+        let shares = backend.policy.isolation != Isolation::Session;
+        if let Some(binding) = session
+            .binding()
+            .filter(|_| shares && quiet >= backend.policy.session_idle_timeout)
+        {
+            release(gateway, &backend, &session, binding);
+        }
+    }
+}
+
+/// Lets an instance forget a session: asleep under `revive`, ended under `expire`.
+fn release(
+    gateway: &Gateway,
+    backend: &Arc<Backend>,
+    session: &Arc<Session>,
+    binding: SessionBinding,
+) {
+    let Ok(lease) = gateway.deps.directory.lease(binding.instance) else {
+        // The instance is going or gone, and takes the session with it.
+        session.asleep();
+        return;
+    };
+    // At once, so that the next exchange already finds it asleep.
+    session.asleep();
+    let expires = backend.policy.on_idle == OnIdle::Expire;
+    let news = if expires {
+        SessionNews::Ended
+    } else {
+        SessionNews::Asleep
+    };
+    news::record(
+        gateway,
+        SessionUpdate {
+            session: session.about().clone(),
+            news,
+        },
+    );
+    if expires {
+        gateway.sessions.end(&session.about().key);
+    }
+    let gateway_ = gateway.clone();
+    gateway
+        .tasks
+        .spawn(async move { goodbye(&gateway_, lease, &binding).await });
+}
+
+async fn goodbye(gateway: &Gateway, lease: Lease, binding: &SessionBinding) {
+    let headers = HeaderMap::new();
+    let answer = Answer {
+        lease,
+        message: Arc::new(Message::Batch(Vec::new())),
+        begun: None,
+        deadline: Instant::now() + GOODBYE,
+        outlives: false,
+        news: None,
+        operation: Operation::begin(None, Instant::now()),
+    };
+    let outbound = Outbound {
+        method: Method::DELETE,
+        headers: &headers,
+        query: None,
+        body: Bytes::new(),
+        session: Some(&binding.upstream),
+        owner: None,
+        turn: None,
+    };
+    if let Err(undelivered) = forward::send(gateway, outbound, answer).await {
+        tracing::debug!(
+            ?undelivered,
+            "an idle session's server did not hear the goodbye"
+        );
+    }
+}
