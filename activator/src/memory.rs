@@ -22,7 +22,7 @@ use crate::message::RequestId;
 /// Most servers (per generation and owner) remembered.
 const MOST: usize = 1_024;
 /// Largest answer remembered, in bytes.
-const MAX_ANSWER: usize = 64 << 10;
+pub(crate) const MAX_ANSWER: usize = 64 << 10;
 /// Most bytes of answers remembered in all.
 const MAX_BYTES: usize = 8 << 20;
 /// How long changes are gathered before they are written.

@@ -27,7 +27,7 @@ use self::activity::Pending;
 use crate::{
     directory::Directory,
     lease::Lease,
-    message::Message,
+    message::{Message, RequestId},
     sse::{EventSummary, Seen},
 };
 
@@ -44,8 +44,6 @@ pub struct Sessions {
 /// One session.
 pub struct Session {
     about: SessionRef,
-    /// Taken, in order of arrival, by each exchange that finds the session asleep, until it is written upstream.
-    gate: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     ended: CancellationToken,
     changed: Notify,
@@ -58,6 +56,7 @@ struct State {
     // The newest client stream's number; an older stream that sees another number ends.
     stream: u64,
     streams_open: u32,
+    streams_parked: u32,
     used_at: Instant,
 }
 
@@ -65,6 +64,7 @@ struct State {
 pub struct StreamTicket {
     session: Arc<Session>,
     number: u64,
+    parked: bool,
 }
 
 impl Sessions {
@@ -166,13 +166,13 @@ impl Session {
     fn new(about: SessionRef) -> Self {
         Self {
             about,
-            gate: tokio::sync::Mutex::new(()),
             state: Mutex::new(State {
                 binding: None,
                 pending: Pending::default(),
                 events: VecDeque::new(),
                 stream: 0,
                 streams_open: 0,
+                streams_parked: 0,
                 used_at: Instant::now(),
             }),
             ended: CancellationToken::new(),
@@ -184,12 +184,6 @@ impl Session {
     #[must_use]
     pub const fn about(&self) -> &SessionRef {
         &self.about
-    }
-
-    /// Taken by each exchange that finds the session asleep, first come first served, until it is written upstream.
-    #[must_use]
-    pub const fn gate(&self) -> &tokio::sync::Mutex<()> {
-        &self.gate
     }
 
     /// Cancelled when the session ends.
@@ -219,15 +213,32 @@ impl Session {
         deadline: Instant,
     ) {
         let mut state = self.state.lock();
-        let moved = state.bind(Some(binding));
+        let tell = state.bind(Some(binding)) || state.streams_parked > 0;
         state
             .pending
             .client_sent(message, deadline, || lease.another());
         state.used_at = Instant::now();
         drop(state);
-        if moved {
+        if tell {
             self.changed.notify_waiters();
         }
+    }
+
+    /// A lease beside those of the session's pending requests on this instance, even while it drains.
+    #[must_use]
+    pub fn beside(&self, instance: InstanceId) -> Option<Lease> {
+        let state = self.state.lock();
+        let lease = state.pending.any_guard()?;
+        (lease.instance() == instance).then(|| lease.another())
+    }
+
+    /// The client's requests that are pending, for whoever must answer them with an error; none is afterwards.
+    #[must_use]
+    pub fn give_up(&self) -> Vec<RequestId> {
+        let mut state = self.state.lock();
+        let asked = state.pending.asked_by_client();
+        state.pending.clear();
+        asked
     }
 
     /// An event passed on some stream of the session that lives at `on`; a server's request in it takes another lease of
@@ -304,6 +315,7 @@ impl Session {
         StreamTicket {
             session: Arc::clone(self),
             number,
+            parked: false,
         }
     }
 }
@@ -322,8 +334,22 @@ impl StreamTicket {
     }
 }
 
+impl StreamTicket {
+    /// Says whether the stream waits for its session to wake: [`Session::begin`] then tells it.
+    pub fn park(&mut self, parked: bool) {
+        let mut state = self.session.state.lock();
+        match (self.parked, parked) {
+            (false, true) => state.streams_parked += 1,
+            (true, false) => state.streams_parked -= 1,
+            (false, false) | (true, true) => {}
+        }
+        self.parked = parked;
+    }
+}
+
 impl Drop for StreamTicket {
     fn drop(&mut self) {
+        self.park(false);
         self.session.state.lock().streams_open -= 1;
     }
 }

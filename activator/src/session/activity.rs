@@ -110,6 +110,15 @@ impl<G> Pending<G> {
         self.entries = HashMap::new();
     }
 
+    /// The ids of the client's pending requests.
+    #[must_use]
+    pub fn asked_by_client(&self) -> Vec<RequestId> {
+        let keys = self.entries.keys();
+        keys.filter(|(asker, _)| *asker == Asker::Client)
+            .map(|(_, id)| id.clone())
+            .collect()
+    }
+
     /// How many are pending.
     #[must_use]
     pub fn len(&self) -> usize {
