@@ -17,7 +17,11 @@ use mcp_gateway_api::{
     backend::Transport, endpoint::LocalDial, failure::ExitReport, ids::InstanceId,
 };
 use parking_lot::Mutex;
-use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
+use tokio::{
+    io::DuplexStream,
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use self::{
     child::{Process, Surroundings},
@@ -26,9 +30,12 @@ use self::{
     output::{LogFile, Sink, Tail},
     plan::not_started,
     port::Ports,
+    stdio::{BridgedServer, ProcessSpawner},
 };
 use crate::{
-    EventReceiver, Farewell, LaunchOrder, Launched, Runtime, RuntimeEvent, child::ChildControl,
+    EventReceiver, Farewell, LaunchOrder, Launched, Runtime, RuntimeEvent,
+    bridge::{Bridge, BridgeConfig},
+    child::ChildControl,
 };
 
 mod child;
@@ -54,6 +61,9 @@ pub use self::{
 /// Events that may wait for their reader before instances wait with them.
 const EVENTS: usize = 1024;
 
+/// Bytes in flight on an in-process connection, each way.
+const PIPE: usize = 64 * 1024;
+
 /// How the runtime is set up.
 #[derive(Clone)]
 pub struct ProcessConfig {
@@ -61,6 +71,8 @@ pub struct ProcessConfig {
     pub state_dir: PathBuf,
     /// The gateway's own environment, read at each launch.
     pub environment: Environment,
+    /// Longest request body a bridge takes, in bytes.
+    pub max_body: usize,
     /// From asking an orphan of a killed gateway to end until it is killed.
     pub orphan_grace: Duration,
 }
@@ -74,12 +86,13 @@ impl std::fmt::Debug for ProcessConfig {
 }
 
 impl ProcessConfig {
-    /// The defaults: this process's environment, 2 s for orphans.
+    /// The defaults: this process's environment, bodies of 4 MiB, 2 s for orphans.
     #[must_use]
     pub fn new(state_dir: PathBuf) -> Self {
         Self {
             state_dir,
             environment: Arc::new(|name| std::env::var_os(name)),
+            max_body: 4 << 20,
             orphan_grace: Duration::from_secs(2),
         }
     }
@@ -104,10 +117,18 @@ pub enum OpenError {
     Table(io::Error),
 }
 
-/// The process runtime.
+/// The process runtime. Dropping it ends what still runs, without waiting for that.
 #[derive(Debug)]
 pub struct ProcessRuntime {
     shared: Arc<Shared>,
+    _lock: StateLock,
+}
+
+impl Drop for ProcessRuntime {
+    fn drop(&mut self) {
+        let live = self.shared.live.lock();
+        live.values().for_each(|live| live.end_by(Instant::now()));
+    }
 }
 
 /// An instance that lives.
@@ -122,6 +143,18 @@ struct Live {
 #[derive(Debug, Clone)]
 enum Body {
     Http(Arc<Process>),
+    Stdio(Arc<Bridge>, watch::Sender<Option<Instant>>),
+}
+
+impl Live {
+    fn end_by(&self, deadline: Instant) {
+        match &self.body {
+            Body::Http(process) => process.end_by(deadline),
+            Body::Stdio(_, end) => {
+                end.send_if_modified(|end| end.is_none() && end.replace(deadline).is_none());
+            }
+        }
+    }
 }
 
 struct Shared {
@@ -130,7 +163,6 @@ struct Shared {
     ports: Ports,
     events: mpsc::Sender<RuntimeEvent>,
     live: Mutex<HashMap<InstanceId, Live>>,
-    _lock: StateLock,
 }
 
 impl std::fmt::Debug for Shared {
@@ -170,9 +202,12 @@ impl ProcessRuntime {
             ports: Ports::default(),
             events,
             live: Mutex::default(),
-            _lock: lock,
         });
-        Ok((Arc::new(Self { shared }), receiver, report))
+        let runtime = Self {
+            shared,
+            _lock: lock,
+        };
+        Ok((Arc::new(runtime), receiver, report))
     }
 }
 
@@ -243,6 +278,44 @@ impl Shared {
         Ok(launched)
     }
 
+    async fn start_stdio(self: Arc<Self>, order: LaunchOrder) -> Result<Launched, ExitReport> {
+        let id = InstanceId::random();
+        let log = self.open_log(id, &order)?;
+        let tail = Arc::new(Tail::default());
+        let spawner = ProcessSpawner {
+            backend: Arc::clone(&order.backend),
+            environment: Arc::clone(&self.config.environment),
+            surroundings: self.surroundings(id, &order, &tail, &log),
+        };
+        let config = BridgeConfig {
+            max_body: self.config.max_body,
+            ..BridgeConfig::new(order.backend.name.clone(), Arc::new(spawner))
+        };
+        let (bridge, heard) = Bridge::start(config).await?;
+        let bridge = Arc::new(bridge);
+        let launched = Launched {
+            instance: id,
+            pid: bridge.first_pid(),
+            log: Some(log.path().display().to_string()),
+        };
+        let (tell, end) = watch::channel(None);
+        let body = Body::Stdio(Arc::clone(&bridge), tell);
+        self.live.lock().insert(id, Live { tail, log, body });
+        let server = BridgedServer {
+            id,
+            bridge,
+            heard,
+            end,
+            events: self.events.clone(),
+        };
+        let folder = self.logs(&order);
+        tokio::spawn(async move {
+            let report = server.live().await;
+            self.gone(id, report, folder).await;
+        });
+        Ok(launched)
+    }
+
     /// The last act of an instance.
     async fn gone(self: Arc<Self>, id: InstanceId, report: ExitReport, folder: PathBuf) {
         self.live.lock().remove(&id);
@@ -280,15 +353,18 @@ impl Runtime for ProcessRuntime {
             Transport::StreamableHttp | Transport::Sse => {
                 blocking(move || shared.start_http(&order)).await
             }
-            Transport::Stdio => Err(not_started("stdio servers cannot be started yet")),
+            // A task of its own: it runs to its end even if whoever asked has gone.
+            Transport::Stdio => match tokio::spawn(shared.start_stdio(order)).await {
+                Ok(result) => result,
+                Err(_) => Err(not_started("the gateway is shutting down")),
+            },
         }
     }
 
     async fn terminate(&self, instance: InstanceId, farewell: Farewell) {
         let live = self.shared.live.lock().get(&instance).cloned();
-        match live.map(|live| live.body) {
-            Some(Body::Http(process)) => process.end_by(Instant::now() + farewell.grace),
-            None => {}
+        if let Some(live) = live {
+            live.end_by(Instant::now() + farewell.grace);
         }
     }
 
@@ -299,7 +375,15 @@ impl Runtime for ProcessRuntime {
 }
 
 impl LocalDial for ProcessRuntime {
-    fn dial(&self, _instance: InstanceId) -> io::Result<DuplexStream> {
-        Err(io::ErrorKind::NotFound.into())
+    fn dial(&self, instance: InstanceId) -> io::Result<DuplexStream> {
+        let live = self.shared.live.lock().get(&instance).cloned();
+        match live.map(|live| live.body) {
+            Some(Body::Stdio(bridge, _)) => {
+                let (ours, theirs) = tokio::io::duplex(PIPE);
+                bridge.serve(theirs);
+                Ok(ours)
+            }
+            Some(Body::Http(_)) | None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 }

@@ -1,5 +1,10 @@
 //! The process runtime with real children: how servers become ready, how they fail, how they end.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "an unexpected event fails the test"
+)]
+
 mod support;
 
 use std::{ffi::OsString, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};

@@ -31,8 +31,10 @@ async fn a_second_gateway_is_refused_by_name_and_number() {
 }
 
 #[tokio::test]
-async fn the_lock_ends_with_the_runtime() {
-    let bench = Bench::new().await;
+async fn a_dropped_runtime_ends_its_instances_and_frees_its_directory_at_once() {
+    let mut bench = Bench::new().await;
+    let launched = bench.launch(http(&["serve"])).await;
+    bench.ready(launched.instance).await;
     let Bench {
         runtime,
         events,
@@ -40,8 +42,10 @@ async fn the_lock_ends_with_the_runtime() {
     } = bench;
     drop((runtime, events));
     let config = ProcessConfig::new(dir.path().join("state"));
-    let (_runtime, _events, report) = ProcessRuntime::open(config).await.unwrap();
-    assert!(report.reaped.is_empty() && report.stale == 0);
+    let opened = ProcessRuntime::open(config).await;
+    assert!(opened.is_ok(), "{opened:?}");
+    let pid = launched.pid.unwrap();
+    until("the child to be dead", || (!alive(pid)).then_some(())).await;
 }
 
 #[tokio::test]
@@ -140,7 +144,7 @@ fn kill(pid: u32) {
 
 /// Starts this test binary again, as a gateway with one instance.
 fn play_gateway(dir: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    Command::new(std::env::current_exe().expect("this test binary has a path"))
         .args(["--exact", "the_gateway_that_is_killed", "--nocapture"])
         .env(STATE, dir)
         .stdout(Stdio::null())
