@@ -20,6 +20,7 @@ use crate::target::Target;
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// Revision of the measured sessions.
 const REVISION: &str = "2025-11-25";
+const REVISION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// A connection, and after [`Client::initialize`] a session on it.
@@ -78,8 +79,15 @@ impl Client {
             self.headers.insert(SESSION, session);
         }
         self.headers
-            .insert("mcp-protocol-version", HeaderValue::from_static(REVISION));
+            .insert(REVISION_HEADER, HeaderValue::from_static(REVISION));
         Ok(())
+    }
+
+    /// Forgets the session without ending it: the next [`Client::initialize`] opens
+    /// another.
+    pub fn forget_session(&mut self) {
+        self.headers.remove(SESSION);
+        self.headers.remove(REVISION_HEADER);
     }
 
     /// The second half of the handshake.

@@ -6,15 +6,16 @@
 //! each with its 95 % interval.
 //!
 //! ```text
-//! target   what is measured: a name and a URL
-//! client   one MCP session on one kept connection, raw HTTP/1.1
-//! warm     closed loop of tools/call, targets in turn         -> section
-//! cold     first request to first answer, against by hand      -> section
-//! process  CPU time and resident memory, from /proc
-//! lean     a server that costs next to nothing, to measure proxies before
-//! section  what a measurement leaves behind: values, no opinion
-//! stats    quantiles and bootstrap intervals; pure
-//! report   sections -> figures -> Markdown, SVG, JSON; pure
+//! target    what is measured: a name and a URL
+//! client    one MCP session on one kept connection, raw HTTP/1.1
+//! warm      closed loop of tools/call, targets in turn         -> section
+//! cold      first request to first answer, against by hand      -> section
+//! sessions  what a live session costs that nobody uses          -> section
+//! process   CPU time and resident memory, from /proc
+//! lean      a server that costs next to nothing, to measure proxies before
+//! section   what a measurement leaves behind: values, no opinion
+//! stats     quantiles and bootstrap intervals; pure
+//! report    sections -> figures -> Markdown, SVG, JSON; pure
 //! ```
 //!
 //! Nothing here starts or configures the gateway, nginx or a server that is
@@ -26,6 +27,7 @@ pub mod lean;
 pub mod process;
 pub mod report;
 pub mod section;
+pub mod sessions;
 pub mod stats;
 pub mod target;
 pub mod warm;

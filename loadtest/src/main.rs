@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use mcp_gateway_loadtest::section::{AtRest, Section};
 use mcp_gateway_loadtest::target::{Pids, Target};
-use mcp_gateway_loadtest::{client, cold, lean, process, report, warm};
+use mcp_gateway_loadtest::{client, cold, lean, process, report, sessions, warm};
 use tokio::net::TcpListener;
 
 /// Measures the gateway beside what it competes with.
@@ -20,6 +20,8 @@ enum Cli {
     Warm(WarmArgs),
     /// First request to first answer, through the gateway and by hand in turn.
     Cold(ColdArgs),
+    /// What live sessions cost that nobody uses.
+    Sessions(SessionsArgs),
     /// Resident memory of processes now.
     Memory(MemoryArgs),
     /// Sections into a report: Markdown, SVG and JSON.
@@ -88,6 +90,25 @@ struct ColdArgs {
 }
 
 #[derive(Debug, Args)]
+struct SessionsArgs {
+    /// NAME=URL of a backend whose sessions share an instance.
+    #[arg(long)]
+    target: Target,
+    /// NAME=PID[,PID...]: whose memory counts.
+    #[arg(long)]
+    pid: Pids,
+    /// How many sessions.
+    #[arg(long, default_value_t = 10_000)]
+    count: usize,
+    /// What the report calls it.
+    #[arg(long)]
+    title: String,
+    /// The section's file.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct MemoryArgs {
     /// NAME=PID[,PID...], one row each.
     #[arg(long = "pid", required = true)]
@@ -151,6 +172,18 @@ async fn main() -> anyhow::Result<()> {
                 samples: args.samples,
             };
             write_section(&args.out, &Section::Cold(cold::run(&options).await?))
+        }
+        Cli::Sessions(args) => {
+            let options = sessions::Options {
+                title: args.title,
+                target: args.target,
+                pids: args.pid,
+                count: args.count,
+            };
+            write_section(
+                &args.out,
+                &Section::Sessions(sessions::run(&options).await?),
+            )
         }
         Cli::Memory(args) => write_section(
             &args.out,

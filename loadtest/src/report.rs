@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::process::Memory;
-use crate::section::{AtRest, Cold, ColdPair, Round, Rounds, Section, Warm};
+use crate::section::{AtRest, Cold, ColdPair, Round, Rounds, Section, Sessions, Warm};
 use crate::stats::{Interval, bootstrap, median, quantile};
 
 pub use markdown::markdown;
@@ -40,6 +40,8 @@ pub enum Figures {
     Warm(WarmFigures),
     /// Of cold starts.
     Cold(ColdFigures),
+    /// Of many sessions.
+    Sessions(Sessions),
     /// Of memory.
     Memory(AtRest),
 }
@@ -126,6 +128,7 @@ pub fn report(sections: Vec<Section>, notes: Vec<String>) -> Report {
         .map(|section| match section {
             Section::Warm(warm) => Figures::Warm(warm_figures(warm)),
             Section::Cold(cold) => Figures::Cold(cold_figures(cold)),
+            Section::Sessions(sessions) => Figures::Sessions(sessions.clone()),
             Section::Memory(memory) => Figures::Memory(memory.clone()),
         })
         .collect();

@@ -13,6 +13,8 @@ pub enum Section {
     Warm(Warm),
     /// First request to first answer.
     Cold(Cold),
+    /// Many live sessions that nobody uses.
+    Sessions(Sessions),
     /// Memory at one moment.
     Memory(AtRest),
 }
@@ -86,4 +88,20 @@ pub struct AtRest {
     pub title: String,
     /// Name and memory.
     pub rows: Vec<(String, Memory)>,
+}
+
+/// Memory before and after sessions were opened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sessions {
+    /// What was opened.
+    pub title: String,
+    /// How many.
+    pub count: usize,
+    /// How long opening them took.
+    pub seconds: f64,
+    /// Before the first.
+    pub before: Memory,
+    /// After the last.
+    pub after: Memory,
 }

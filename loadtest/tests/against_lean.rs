@@ -74,3 +74,22 @@ async fn a_target_that_does_not_accept_is_named() {
         "{error}"
     );
 }
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn sessions_are_opened_and_weighed() {
+    use mcp_gateway_loadtest::sessions;
+
+    let options = sessions::Options {
+        title: "lean".to_owned(),
+        target: lean_target("lean").await,
+        pids: format!("self={}", std::process::id()).parse().unwrap(),
+        count: 20,
+    };
+    let section = sessions::run(&options).await.unwrap();
+    assert_eq!(section.count, 20);
+    assert!(
+        section.before.resident > 0 && section.after.resident > 0,
+        "{section:?}"
+    );
+}

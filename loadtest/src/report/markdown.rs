@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{ColdFigures, Comparison, Figures, Report, WarmFigures, WarmRow, memory_row};
-use crate::section::AtRest;
+use crate::section::{AtRest, Sessions};
 use crate::stats::Interval;
 
 /// The whole report.
@@ -27,6 +27,7 @@ fn write(report: &Report, text: &mut String) -> fmt::Result {
         match figures {
             Figures::Warm(warm) => write_warm(warm, text)?,
             Figures::Cold(cold) => write_cold(cold, text)?,
+            Figures::Sessions(sessions) => write_sessions(sessions, text)?,
             Figures::Memory(memory) => write_memory(memory, text)?,
         }
     }
@@ -117,6 +118,23 @@ fn write_memory(memory: &AtRest, text: &mut String) -> fmt::Result {
         writeln!(text, "| {name} | {resident:.1} | {anonymous:.1} |")?;
     }
     Ok(())
+}
+
+fn write_sessions(sessions: &Sessions, text: &mut String) -> fmt::Result {
+    let (before, _) = memory_row(sessions.before);
+    let (after, _) = memory_row(sessions.after);
+    let grown = sessions
+        .after
+        .resident
+        .saturating_sub(sessions.before.resident);
+    writeln!(text, "\n## {}\n", sessions.title)?;
+    writeln!(
+        text,
+        "{} sessions in {:.1} s: {before:.1} MiB before, {after:.1} MiB after, {:.2} KiB each.",
+        sessions.count,
+        sessions.seconds,
+        grown as f64 / sessions.count.max(1) as f64
+    )
 }
 
 /// `value [low, high]` to so many decimal places.

@@ -59,6 +59,7 @@ fn panels(figures: &Figures) -> Vec<Panel> {
                 ("gateway".to_owned(), cold.gateway_p50),
             ],
         }],
+        Figures::Sessions(_) => Vec::new(),
         Figures::Memory(memory) => vec![Panel {
             title: format!("{}: resident memory", memory.title),
             unit: "MiB",
