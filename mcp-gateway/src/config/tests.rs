@@ -1,0 +1,107 @@
+use std::{fs, path::PathBuf};
+
+use clap::Parser;
+
+use super::{Access, ConfigError, Settings};
+use crate::cli::{Cli, Command};
+
+fn load(line: &str) -> Result<Settings, ConfigError> {
+    let words = std::iter::once("mcp-gateway").chain(line.split_whitespace());
+    let Command::Serve(args) = Cli::try_parse_from(words).unwrap().command else {
+        panic!("not serve: {line}");
+    };
+    Settings::load(*args, |_| Some(PathBuf::from("/nonexistent")), true)
+}
+
+#[test]
+fn defaults_are_a_laptops() {
+    let settings = load("serve --demo").unwrap();
+    assert_eq!(settings.edge.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.edge.admin_listen.to_string(), "127.0.0.1:9090");
+    assert_eq!(settings.access, Access::Anonymous);
+    assert_eq!(settings.max_instances, 100);
+    assert!(settings.state_dir.ends_with("mcp-gateway"));
+}
+
+#[test]
+fn an_open_listener_without_keys_is_refused_and_names_the_remedies() {
+    let error = load("serve --demo --listen 0.0.0.0:8080")
+        .unwrap_err()
+        .to_string();
+    for remedy in ["keys add", "--allow-anonymous", "127.0.0.1"] {
+        assert!(error.contains(remedy), "{error}");
+    }
+    load("serve --demo --listen 0.0.0.0:8080 --allow-anonymous").unwrap();
+    let keys = load("serve --demo --listen 0.0.0.0:8080 --keys /k.json").unwrap();
+    assert_eq!(keys.access, Access::Keys(PathBuf::from("/k.json")));
+}
+
+#[test]
+fn nonsense_is_refused_with_its_own_sentence() {
+    for (line, part) in [
+        ("serve", "nothing to serve"),
+        ("serve --demo --public-url example.com", "--public-url"),
+        (
+            "serve --demo --public-url ftp://example.com",
+            "--public-url",
+        ),
+        ("serve --demo --allowed-host a/b", "--allowed-host"),
+        ("serve --demo --allowed-origin nonsense", "--allowed-origin"),
+        (
+            "serve --demo --keys k --allow-anonymous",
+            "exclude each other",
+        ),
+    ] {
+        let error = load(line).unwrap_err().to_string();
+        assert!(error.contains(part), "{line}: {error}");
+    }
+}
+
+#[test]
+fn flags_win_over_the_config_file_whose_paths_are_relative_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gateway.yaml");
+    fs::write(
+        &file,
+        "backends: [docs]\nlisten: localhost:7000\nmaxInstances: 7\nshutdownTimeout: 5s\nallowedHost: [a.example]\n",
+    )
+    .unwrap();
+    let settings = load(&format!(
+        "serve --config {} --max-instances 9",
+        file.display()
+    ))
+    .unwrap();
+    assert_eq!(settings.backends, [dir.path().join("docs")]);
+    assert_eq!(settings.edge.listen.to_string(), "127.0.0.1:7000");
+    assert_eq!(settings.max_instances, 9);
+    assert_eq!(settings.shutdown_timeout.as_secs(), 5);
+    assert!(settings.edge.hosts.admit(b"a.example:443"));
+}
+
+#[test]
+fn a_mistake_in_the_config_file_names_file_line_and_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gateway.yaml");
+    for (text, parts) in [
+        ("demo: true\nlissten: x\n", ["line 2", "lissten"]),
+        ("demo: true\nlisten: 8080\n", ["line 2", "127.0.0.1:8080"]),
+    ] {
+        fs::write(&file, text).unwrap();
+        let error = load(&format!("serve --config {}", file.display()))
+            .unwrap_err()
+            .to_string();
+        for part in parts.into_iter().chain(["gateway.yaml"]) {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_public_urls_host_is_allowed() {
+    let settings = load("serve --demo --public-url https://mcp.example.com/").unwrap();
+    assert_eq!(
+        settings.edge.public_url.as_deref(),
+        Some("https://mcp.example.com")
+    );
+    assert!(settings.edge.hosts.admit(b"mcp.example.com"));
+}

@@ -1,0 +1,272 @@
+//! `serve`: registry, process runtime, autoscaler and activator joined in one process, each made by one small function.
+//!
+//! Order: everything that can refuse to start does so before anything runs; the address is announced last, when the
+//! first request would be served; the end goes the other way round.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Context;
+use axum::{Router, routing::get};
+use mcp_gateway_activator::{
+    Activator, ActivatorConfig, Deps,
+    auth::{Anonymous, Authenticate, KeyFile, StaticKeys},
+    directory::Directory,
+    memory::Memory,
+    session::{keyring::Keyring, sealed::Sealer},
+};
+use mcp_gateway_autoscaler::{Autoscaler, AutoscalerConfig, AutoscalerHandle, InProcessScaler};
+use mcp_gateway_control::Registry;
+use mcp_gateway_runtime::{
+    EventReceiver,
+    process::{ProcessConfig, ProcessRuntime},
+};
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Admin},
+    banner::{Whereabouts, base_url},
+    built_in,
+    config::{Access, Settings},
+    files, keys, landing,
+    listen::Listener,
+    report::urls,
+    shutdown::Shutdown,
+    telemetry::MetricsPage,
+};
+
+mod end;
+
+/// The async runtime: one worker for each core.
+///
+/// # Errors
+/// The operating system has no more threads to give.
+pub(crate) fn async_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")
+}
+
+/// Everything that runs.
+struct Gateway {
+    settings: Settings,
+    registry: Registry,
+    runtime: Arc<ProcessRuntime>,
+    scaler: InProcessScaler,
+    autoscaler: AutoscalerHandle,
+    activator: Activator,
+    tokens: Tokens,
+}
+
+/// What ends the tasks around it.
+#[derive(Debug, Clone, Default)]
+struct Tokens {
+    /// The gateway shuts down: not ready any more.
+    closing: CancellationToken,
+    /// No new connections.
+    stop: CancellationToken,
+    /// No connections at all.
+    cut: CancellationToken,
+}
+
+/// Runs until asked to end.
+///
+/// # Errors
+/// The gateway could not be started; once it serves, nothing ends it but a signal.
+pub(crate) async fn run(settings: Settings, metrics: MetricsPage) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let shutdown = Shutdown::on_signals().context("listening for signals")?;
+    more_files();
+    files::private_dir(&settings.state_dir)?;
+    let clients = Listener::bind(settings.edge.listen, "--listen").await?;
+    let operators = Listener::bind(settings.edge.admin_listen, "--admin-listen").await?;
+    let tokens = Tokens::default();
+    let gateway = assemble(settings, &tokens).await?;
+
+    let whereabouts = gateway.whereabouts(&clients, &operators);
+    let listeners = gateway.listen(clients, operators, metrics, began);
+    whereabouts.announce(&gateway.settings)?;
+
+    shutdown.asked.cancelled().await;
+    gateway.end(&shutdown, listeners).await
+}
+
+async fn assemble(settings: Settings, tokens: &Tokens) -> anyhow::Result<Gateway> {
+    let auth = authenticate(&settings.access, &tokens.stop)?;
+    let built_in = if settings.demo {
+        vec![built_in::demo()?]
+    } else {
+        Vec::new()
+    };
+    let (runtime, events) = open_runtime(&settings.state_dir).await?;
+    let registry = Registry::start(settings.backends.clone(), built_in).await?;
+    let (scaler, autoscaler) = start_autoscaler(&settings, &runtime, events, &registry)?;
+    let activator = start_activator(&settings, &runtime, &scaler, &registry, auth)?;
+    Ok(Gateway {
+        settings,
+        registry,
+        runtime,
+        scaler,
+        autoscaler,
+        activator,
+        tokens: tokens.clone(),
+    })
+}
+
+fn authenticate(
+    access: &Access,
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<dyn Authenticate>> {
+    match access {
+        Access::Anonymous => Ok(Arc::new(Anonymous::default())),
+        Access::Keys(path) => {
+            let keys = Arc::new(StaticKeys::new(&KeyFile::load(path)?));
+            if keys.count() == 0 {
+                tracing::warn!(
+                    "there are no API keys yet: nobody is let in until 'mcp-gateway keys add'"
+                );
+            }
+            tokio::spawn(keys::follow(path.clone(), Arc::clone(&keys), stop.clone()));
+            Ok(keys)
+        }
+    }
+}
+
+async fn open_runtime(state_dir: &Path) -> anyhow::Result<(Arc<ProcessRuntime>, EventReceiver)> {
+    let config = ProcessConfig::new(state_dir.to_owned());
+    let (runtime, events, reaped) = ProcessRuntime::open(config).await?;
+    for orphan in &reaped.reaped {
+        tracing::info!(backend = %orphan.backend, pid = orphan.pid, "{}: ended an orphan of a killed gateway", orphan.backend);
+    }
+    for orphan in &reaped.stubborn {
+        tracing::error!(backend = %orphan.backend, pid = orphan.pid, "{}: an orphan of a killed gateway cannot be ended", orphan.backend);
+    }
+    Ok((runtime, events))
+}
+
+fn start_autoscaler(
+    settings: &Settings,
+    runtime: &Arc<ProcessRuntime>,
+    events: EventReceiver,
+    registry: &Registry,
+) -> anyhow::Result<(InProcessScaler, AutoscalerHandle)> {
+    let config = AutoscalerConfig {
+        max_instances: settings.max_instances,
+        record_dir: Some(settings.state_dir.join("records")),
+        ..AutoscalerConfig::default()
+    };
+    let runtime: Arc<ProcessRuntime> = Arc::clone(runtime);
+    Ok(Autoscaler::start(
+        config,
+        runtime,
+        events,
+        registry.catalog(),
+    )?)
+}
+
+fn start_activator(
+    settings: &Settings,
+    runtime: &Arc<ProcessRuntime>,
+    scaler: &InProcessScaler,
+    registry: &Registry,
+    auth: Arc<dyn Authenticate>,
+) -> anyhow::Result<Activator> {
+    let sealing = settings.state_dir.join("sealing-keys");
+    let keyring = Keyring::load_or_create(&sealing)
+        .with_context(|| format!("the sealing keys in {}", sealing.display()))?;
+    let edge = &settings.edge;
+    let config = ActivatorConfig {
+        hosts: edge.hosts.clone(),
+        origins: edge.origins.clone(),
+        public_url: edge.public_url.as_deref().map(Arc::from),
+        max_body: edge.max_body,
+        ..ActivatorConfig::default()
+    };
+    let directory = Directory::new(config.id);
+    let memory = Memory::open(Some(&settings.state_dir.join("servers.json")));
+    let dial: Arc<ProcessRuntime> = Arc::clone(runtime);
+    let deps = Deps {
+        scaler: Arc::new(scaler.clone()),
+        catalog: registry.catalog(),
+        dial,
+        auth,
+        sealer: Sealer::new(keyring),
+        memory,
+        directory,
+    };
+    Ok(Activator::new(config, deps))
+}
+
+impl Gateway {
+    fn whereabouts(&self, clients: &Listener, operators: &Listener) -> Whereabouts {
+        let base = self.base(clients);
+        Whereabouts {
+            listen: clients.address(),
+            admin: operators.address(),
+            pid: std::process::id(),
+            backends: urls(&self.registry.catalog().borrow(), &base),
+        }
+    }
+
+    /// How clients reach the gateway.
+    fn base(&self, clients: &Listener) -> String {
+        let public = self.settings.edge.public_url.clone();
+        public.unwrap_or_else(|| base_url(clients.address()))
+    }
+
+    fn listen(
+        &self,
+        clients: Listener,
+        operators: Listener,
+        metrics: MetricsPage,
+        began: Instant,
+    ) -> Vec<JoinHandle<()>> {
+        let base: Arc<str> = self.base(&clients).into();
+        let scaler = self.scaler.clone();
+        let landing = landing::Landing {
+            catalog: self.registry.catalog(),
+            base: Arc::clone(&base),
+            admin: base_url(operators.address()).into(),
+        };
+        let front = Router::new()
+            .route("/", get(landing::page))
+            .with_state(landing);
+        let admin = admin::router(Admin {
+            status: Arc::new(move || {
+                let scaler = scaler.clone();
+                Box::pin(async move { scaler.status().await })
+            }),
+            catalog: self.registry.catalog(),
+            problems: self.registry.problems(),
+            metrics,
+            base,
+            began,
+            hosts: self.settings.edge.hosts.clone(),
+            origins: self.settings.edge.origins.clone(),
+            closing: self.tokens.closing.clone(),
+        });
+        let data = self.activator.router(front);
+        let Tokens { stop, cut, .. } = &self.tokens;
+        vec![
+            tokio::spawn(clients.serve(data, stop.clone(), cut.clone())),
+            tokio::spawn(operators.serve(admin, stop.clone(), cut.clone())),
+        ]
+    }
+}
+
+/// Lets the process have as many open files as it may, within reason: each session's stream is one.
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(65_536).min(65_536);
+    if limit.current.is_some_and(|current| current < most) {
+        let raised = Rlimit {
+            current: Some(most),
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::debug!(%error, "the limit of open files stays as it is");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The end: graceful within `--shutdown-timeout`, at once at the second signal.
+//!
+//! Held exchanges are refused, running ones may finish, open streams get their terminal event, instances are drained
+//! and ended. Whatever still lives after the deadline is killed, so that nothing outlives the gateway.
+
+use std::time::Duration;
+
+use mcp_gateway_api::ids::InstanceId;
+use mcp_gateway_runtime::{Farewell, Runtime};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::Gateway;
+use crate::shutdown::Shutdown;
+
+/// How long the last instances may take to die once they are killed.
+const KILLED: Duration = Duration::from_secs(3);
+/// How long answers that are on their way may take to leave once everything else has ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+impl Gateway {
+    pub(super) async fn end(
+        self,
+        shutdown: &Shutdown,
+        listeners: Vec<JoinHandle<()>>,
+    ) -> anyhow::Result<()> {
+        let within = self.settings.shutdown_timeout;
+        tracing::info!(within = ?within, "shutting down: nothing new is taken (again to end at once)");
+        self.tokens.closing.cancel();
+        self.registry.stop();
+        let (scaler, runtime) = (self.scaler.clone(), self.runtime.clone());
+        let mut instances = tokio::spawn(self.autoscaler.shutdown(within));
+        let graceful = async {
+            let exchanges = self.activator.shutdown(within);
+            let (_, left) = tokio::join!(exchanges, &mut instances);
+            matches!(left, Ok(Ok(())))
+        };
+        let all_ended = tokio::select! {
+            ended = graceful => ended,
+            () = sleep(within + KILLED) => false,
+            () = shutdown.at_once.cancelled() => {
+                tracing::warn!("ending at once");
+                false
+            }
+        };
+        if !all_ended {
+            let killing = kill_all(&scaler, &*runtime);
+            // Best effort: what even a kill does not end in time is reaped at the next start.
+            let _ = timeout(KILLED, killing).await;
+        }
+        self.tokens.stop.cancel();
+        for listener in listeners {
+            let _ = timeout(LAST_WORDS, listener).await;
+        }
+        self.tokens.cut.cancel();
+        if let Some(file) = &self.settings.ready_file {
+            // It may be gone already.
+            let _ = std::fs::remove_file(file);
+        }
+        tracing::info!("ended");
+        Ok(())
+    }
+}
+
+/// Kills every instance the autoscaler knows of, and waits until it knows of none.
+async fn kill_all(scaler: &mcp_gateway_autoscaler::InProcessScaler, runtime: &dyn Runtime) {
+    loop {
+        let status = scaler.status().await;
+        let slots = status.backends.iter().flat_map(|backend| &backend.slots);
+        let ids = slots.filter_map(|slot| slot.instance.as_ref());
+        let ids: Vec<InstanceId> = ids
+            .filter_map(|instance| u128::from_str_radix(&instance.id, 16).ok())
+            .map(InstanceId)
+            .collect();
+        if ids.is_empty() {
+            return;
+        }
+        for id in ids {
+            let grace = Duration::ZERO;
+            runtime.terminate(id, Farewell { grace }).await;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
