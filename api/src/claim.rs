@@ -47,9 +47,9 @@ pub struct ClaimRequest {
 /// How a session stands on the instance that a claim got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// No session yet, or none at all: just use the instance.
+    /// No session yet, none at all, or the session lives there just as its sealed id says: use the instance as it is.
     Fresh,
-    /// The session lives there (it never left, or somebody has revived it meanwhile).
+    /// The session lives there by what its record says, which overrides the sealed id (somebody has revived it).
     Bound(SessionBinding),
     /// The asker holds the one permit to replay the handshake there: it must answer with
     /// [`crate::record::SessionNews::Revived`] or `RevivalFailed` within [`crate::record::REVIVAL_PERMIT`].

@@ -1,0 +1,355 @@
+//! One instance: its state machine, and what is known of it.
+//!
+//! Invariants: [`step`] is pure and total. `Stopping` is entered from `Ready` only through a drain; an instance that is
+//! not yet, or no longer, in service is ended at once. Nothing leaves the machine except by `Exited`, so an instance is
+//! never forgotten while it may still run.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use mcp_gateway_api::{
+    backend::Backend,
+    claim::ColdStart,
+    ids::{InstanceId, SessionKey, TenantName},
+    slot::SlotKey,
+    view::{Endpoint, InstanceView, Service, Stamp},
+};
+use mcp_gateway_runtime::Launched;
+use tokio::time::Instant;
+
+use super::{
+    SlotId,
+    activity::{Drain, Usage},
+};
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// The runtime has been asked, and has not answered.
+    Launching,
+    /// Given up while the runtime had not answered: ended as soon as it does.
+    Abandoned,
+    /// It exists, and does not accept requests yet.
+    Starting,
+    /// Leases may be taken.
+    Ready,
+    /// No new leases; demand brings it back.
+    IdleDraining,
+    /// No new leases, for good.
+    Retiring,
+    /// Retiring, and what is still open is cut.
+    Cut,
+    /// The runtime has been told to end it.
+    Stopping,
+}
+
+/// What can happen to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The runtime answered the launch.
+    Created,
+    /// It accepts requests.
+    Accepts,
+    /// Its start is not wanted any more, or took too long.
+    GaveUp,
+    /// Nobody has used it for its idle time.
+    Idle,
+    /// Somebody wants it.
+    Demand,
+    /// It is to go: edit, deletion, shutdown.
+    Retire,
+    /// Its drain has lasted long enough.
+    CutDue,
+    /// Every activator has acknowledged the drain with no lease.
+    Drained,
+    /// It is gone, or the runtime refused to launch it.
+    Exited,
+}
+
+/// What a change of phase makes the core do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing.
+    Nothing,
+    /// Tell the activators.
+    Publish,
+    /// Tell the activators that it is gone, and end it.
+    Depart,
+    /// End it; no activator ever knew it.
+    Terminate,
+}
+
+/// The outcome of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// As it was.
+    Stay,
+    /// A new phase.
+    To(Phase, Act),
+    /// The end.
+    Gone,
+}
+
+/// The state machine.
+#[must_use]
+pub fn step(phase: Phase, input: Input) -> Next {
+    match phase {
+        Phase::Launching => launching(input),
+        Phase::Abandoned => abandoned(input),
+        Phase::Starting => starting(input),
+        Phase::Ready => ready(input),
+        Phase::IdleDraining => idle_draining(input),
+        Phase::Retiring => retiring(input),
+        Phase::Cut => cut(input),
+        Phase::Stopping => stopping(input),
+    }
+}
+
+fn launching(input: Input) -> Next {
+    match input {
+        Input::Created => Next::To(Phase::Starting, Act::Nothing),
+        Input::GaveUp | Input::Retire => Next::To(Phase::Abandoned, Act::Nothing),
+        Input::Exited => Next::Gone,
+        Input::Accepts | Input::Idle | Input::Demand | Input::CutDue | Input::Drained => Next::Stay,
+    }
+}
+
+fn abandoned(input: Input) -> Next {
+    match input {
+        Input::Created => Next::To(Phase::Stopping, Act::Terminate),
+        Input::Exited => Next::Gone,
+        Input::Accepts
+        | Input::GaveUp
+        | Input::Idle
+        | Input::Demand
+        | Input::Retire
+        | Input::CutDue
+        | Input::Drained => Next::Stay,
+    }
+}
+
+fn starting(input: Input) -> Next {
+    match input {
+        Input::Accepts => Next::To(Phase::Ready, Act::Publish),
+        Input::GaveUp | Input::Retire => Next::To(Phase::Stopping, Act::Terminate),
+        Input::Exited => Next::Gone,
+        Input::Created | Input::Idle | Input::Demand | Input::CutDue | Input::Drained => Next::Stay,
+    }
+}
+
+fn ready(input: Input) -> Next {
+    match input {
+        Input::Idle => Next::To(Phase::IdleDraining, Act::Publish),
+        Input::Retire => Next::To(Phase::Retiring, Act::Publish),
+        Input::Exited => Next::Gone,
+        Input::Created
+        | Input::Accepts
+        | Input::GaveUp
+        | Input::Demand
+        | Input::CutDue
+        | Input::Drained => Next::Stay,
+    }
+}
+
+fn idle_draining(input: Input) -> Next {
+    match input {
+        Input::Demand => Next::To(Phase::Ready, Act::Publish),
+        Input::Retire => Next::To(Phase::Retiring, Act::Publish),
+        Input::Drained => Next::To(Phase::Stopping, Act::Depart),
+        Input::Exited => Next::Gone,
+        Input::Created | Input::Accepts | Input::GaveUp | Input::Idle | Input::CutDue => Next::Stay,
+    }
+}
+
+fn retiring(input: Input) -> Next {
+    match input {
+        Input::CutDue => Next::To(Phase::Cut, Act::Publish),
+        Input::Drained => Next::To(Phase::Stopping, Act::Depart),
+        Input::Exited => Next::Gone,
+        Input::Created
+        | Input::Accepts
+        | Input::GaveUp
+        | Input::Idle
+        | Input::Demand
+        | Input::Retire => Next::Stay,
+    }
+}
+
+fn cut(input: Input) -> Next {
+    match input {
+        // Due a second time: who has not acknowledged by now is cut by the end of the instance itself.
+        Input::CutDue | Input::Drained => Next::To(Phase::Stopping, Act::Depart),
+        Input::Exited => Next::Gone,
+        Input::Created
+        | Input::Accepts
+        | Input::GaveUp
+        | Input::Idle
+        | Input::Demand
+        | Input::Retire => Next::Stay,
+    }
+}
+
+fn stopping(input: Input) -> Next {
+    match input {
+        // The runtime has not said that it is gone: told again, which costs nothing.
+        Input::GaveUp => Next::To(Phase::Stopping, Act::Terminate),
+        Input::Exited => Next::Gone,
+        Input::Created
+        | Input::Accepts
+        | Input::Idle
+        | Input::Demand
+        | Input::Retire
+        | Input::CutDue
+        | Input::Drained => Next::Stay,
+    }
+}
+
+impl Phase {
+    /// As logs, metrics and status say it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Launching | Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::IdleDraining => "draining",
+            Self::Retiring => "retiring",
+            Self::Cut => "cut",
+            Self::Abandoned | Self::Stopping => "stopping",
+        }
+    }
+
+    /// What activators are told, in the phases that they know of.
+    #[must_use]
+    pub const fn service(self) -> Option<Service> {
+        match self {
+            Self::Ready => Some(Service::Open),
+            Self::IdleDraining => Some(Service::IdleDrain),
+            Self::Retiring => Some(Service::RetireDrain),
+            Self::Cut => Some(Service::Cut),
+            Self::Launching | Self::Abandoned | Self::Starting | Self::Stopping => None,
+        }
+    }
+
+    /// Whether it may be its slot's one instance; otherwise a successor may be launched beside it.
+    #[must_use]
+    pub const fn is_current(self) -> bool {
+        match self {
+            Self::Launching | Self::Starting | Self::Ready | Self::IdleDraining => true,
+            Self::Abandoned | Self::Retiring | Self::Cut | Self::Stopping => false,
+        }
+    }
+
+    /// Whether its end has been ordered.
+    #[must_use]
+    pub const fn is_ending(self) -> bool {
+        match self {
+            Self::Abandoned | Self::Stopping => true,
+            Self::Launching
+            | Self::Starting
+            | Self::Ready
+            | Self::IdleDraining
+            | Self::Retiring
+            | Self::Cut => false,
+        }
+    }
+}
+
+/// Why an instance retires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retirement {
+    /// Its backend's document changed what would start: no deadline.
+    Edited,
+    /// Its backend is gone: cut after `drainTimeout`.
+    Deleted,
+    /// The gateway stops: cut after `drainTimeout` or earlier.
+    Shutdown,
+}
+
+impl Retirement {
+    /// For the log, and for the sentence on an open stream.
+    #[must_use]
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Edited => "its backend was edited",
+            Self::Deleted => "its backend was removed",
+            Self::Shutdown => "the gateway is shutting down",
+        }
+    }
+}
+
+/// When it passed the stages of its start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stages {
+    /// The launch call.
+    pub(super) asked: Instant,
+    /// Its answer.
+    pub(super) created: Option<Instant>,
+    /// The process runs.
+    pub(super) running: Option<Instant>,
+    /// It accepts requests.
+    pub(super) ready: Option<Instant>,
+}
+
+impl Stages {
+    /// The cost of the start to somebody who arrived at `arrived`.
+    pub(super) fn cost(&self, arrived: Instant) -> ColdStart {
+        let created = self.created.unwrap_or(self.asked);
+        let running = self.running.unwrap_or(created);
+        let ready = self.ready.unwrap_or(running);
+        ColdStart {
+            claim: self.asked.saturating_duration_since(arrived),
+            create: created.saturating_duration_since(self.asked),
+            start: running.saturating_duration_since(created),
+            serve: ready.saturating_duration_since(running),
+        }
+    }
+
+    /// From the launch call to accepting requests.
+    pub(super) fn total(&self) -> Option<Duration> {
+        self.ready
+            .map(|at| at.saturating_duration_since(self.asked))
+    }
+}
+
+/// All that is known of one instance.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) slot: SlotId,
+    pub(super) key: SlotKey,
+    pub(super) tenant: TenantName,
+    /// As it was launched; its policy may have changed since.
+    pub(super) backend: Arc<Backend>,
+    pub(super) phase: Phase,
+    pub(super) stages: Stages,
+    pub(super) launched: Option<Launched>,
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) stamp: Stamp,
+    pub(super) usage: Usage,
+    pub(super) drain: Option<Drain>,
+    /// When a retire drain is cut.
+    pub(super) cut_at: Option<Instant>,
+    pub(super) alarm: Option<Instant>,
+    /// Permits to revive sessions here.
+    pub(super) permits: BTreeSet<SessionKey>,
+    /// Sentences for the operator, bounded.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Instance {
+    /// Its identity, once launched.
+    pub(super) fn id(&self) -> Option<InstanceId> {
+        self.launched.as_ref().map(|launched| launched.instance)
+    }
+
+    /// As activators see it; `None` while, or since, it is nobody's business.
+    pub(super) fn view(&self) -> Option<InstanceView> {
+        Some(InstanceView {
+            id: self.id()?,
+            slot: self.key.clone(),
+            tenant: self.tenant.clone(),
+            generation: self.backend.generation,
+            endpoint: self.endpoint.clone()?,
+            service: self.phase.service()?,
+            stamp: self.stamp,
+        })
+    }
+}

@@ -1,0 +1,274 @@
+//! Sessions: where one lives, who may revive it, what is remembered of it.
+//!
+//! Invariants: at most one permit to revive a session is out at a time; it ends by news, by its time, or with the
+//! instance it was for, and then those who waited for its outcome are placed anew. A session that has ended is never
+//! revived.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use mcp_gateway_api::{
+    backend::Backend,
+    claim::{Claimed, Standing},
+    failure::Failure,
+    ids::{InstanceId, SessionKey},
+    policy::OnIdle,
+    record::{REVIVAL_PERMIT, SessionNews, SessionRef, SessionUpdate},
+    slot::{Owner, SlotKey},
+    view::ViewEvent,
+};
+use tokio::time::Instant;
+
+use super::{
+    Core, Ticket, WaiterId,
+    claims::Place,
+    event::{Effect, Note},
+    instance::Phase,
+    records::{self, Change},
+    slot::SlotPhase,
+    timers::Timer,
+};
+
+/// A permit that is out.
+#[derive(Debug)]
+pub(super) struct Revival {
+    ticket: Ticket,
+    alarm: Option<Instant>,
+    /// Those who wait for its outcome.
+    pub(super) queue: BTreeSet<WaiterId>,
+}
+
+/// Where a session is.
+#[derive(Debug)]
+pub(super) enum Whereabouts {
+    /// On the ready instance of its slot.
+    There,
+    /// Nowhere, and may be revived.
+    Lost,
+    /// It has ended, or may not be revived.
+    Gone(Failure),
+}
+
+impl Core {
+    pub(super) fn whereabouts(
+        &mut self,
+        session: &SessionRef,
+        bound: Option<InstanceId>,
+        slot: &SlotKey,
+        backend: &Backend,
+    ) -> Whereabouts {
+        let record = self.records.get(&session.key);
+        let over = session.expires_at <= self.unix_now();
+        if over || record.is_some_and(|record| record.ended) {
+            return Whereabouts::Gone(records::gone());
+        }
+        let home = match record.and_then(|record| record.binding.as_ref()) {
+            Some(binding) => binding.as_ref().map(|binding| binding.instance),
+            None => bound,
+        };
+        let home = home.and_then(|id| self.by_id.get(&id));
+        let serves = home
+            .and_then(|ticket| self.instances.get(ticket))
+            .is_some_and(|instance| match instance.phase {
+                Phase::Ready | Phase::IdleDraining => instance.key == *slot,
+                Phase::Launching
+                | Phase::Abandoned
+                | Phase::Starting
+                | Phase::Retiring
+                | Phase::Cut
+                | Phase::Stopping => false,
+            });
+        if serves {
+            return Whereabouts::There;
+        }
+        match backend.policy.on_idle {
+            OnIdle::Revive => Whereabouts::Lost,
+            OnIdle::Expire => {
+                // Its id can be neither served nor revived: nothing about it needs to be kept.
+                self.forget_record(session.key);
+                Whereabouts::Gone(records::gone())
+            }
+        }
+    }
+
+    /// How a session stands on its slot's ready instance; `None` when the asker has to wait for a revival, or has been
+    /// answered.
+    pub(super) fn standing(
+        &mut self,
+        id: WaiterId,
+        session: &SessionRef,
+        bound: Option<InstanceId>,
+        ticket: Ticket,
+    ) -> Option<Standing> {
+        let slot = self.instances.get(&ticket)?.key.clone();
+        let backend = self.backend(&session.backend)?;
+        match self.whereabouts(session, bound, &slot, &backend) {
+            Whereabouts::Gone(failure) => {
+                self.answer(id, Err(failure));
+                None
+            }
+            Whereabouts::There => {
+                let record = self.records.get(&session.key);
+                let binding = record.and_then(|record| record.binding.clone().flatten());
+                Some(binding.map_or(Standing::Fresh, Standing::Bound))
+            }
+            Whereabouts::Lost => self.permit(id, session, ticket),
+        }
+    }
+
+    fn permit(&mut self, id: WaiterId, session: &SessionRef, ticket: Ticket) -> Option<Standing> {
+        if let Some(revival) = self.revivals.get_mut(&session.key) {
+            revival.queue.insert(id);
+            let waiter = self.waiters.get_mut(&id)?;
+            if let Place::Slot(slot) =
+                std::mem::replace(&mut waiter.place, Place::Revival(session.key))
+                && let Some(slot) = self.slots.get_mut(&slot)
+            {
+                slot.waiters.remove(&id);
+            }
+            return None;
+        }
+        let mut revival = Revival {
+            ticket,
+            alarm: None,
+            queue: BTreeSet::new(),
+        };
+        let over = Some(self.now + REVIVAL_PERMIT);
+        self.timers
+            .set(&mut revival.alarm, over, Timer::Permit(session.key));
+        self.revivals.insert(session.key, revival);
+        if let Some(instance) = self.instances.get_mut(&ticket) {
+            instance.permits.insert(session.key);
+        }
+        self.note(Note::Reviving(session.backend.clone()));
+        Some(Standing::Revive)
+    }
+
+    /// Ends a permit; those who waited for its outcome are to be placed anew.
+    fn end_permit(&mut self, key: SessionKey) -> BTreeSet<WaiterId> {
+        let Some(mut revival) = self.revivals.remove(&key) else {
+            return BTreeSet::new();
+        };
+        self.timers
+            .set(&mut revival.alarm, None, Timer::Permit(key));
+        if let Some(instance) = self.instances.get_mut(&revival.ticket) {
+            instance.permits.remove(&key);
+        }
+        revival.queue
+    }
+
+    /// A permit's time is over: the next asker gets one.
+    pub(super) fn permit_over(&mut self, key: SessionKey) {
+        let queue = self.end_permit(key);
+        self.place_all(queue);
+    }
+
+    /// An instance goes out of service, and the permits for it with it.
+    pub(super) fn void_permits(&mut self, ticket: Ticket) -> BTreeSet<WaiterId> {
+        let permits = self
+            .instances
+            .get_mut(&ticket)
+            .map_or_else(BTreeSet::new, |i| std::mem::take(&mut i.permits));
+        let mut queue = BTreeSet::new();
+        for key in permits {
+            queue.append(&mut self.end_permit(key));
+        }
+        queue
+    }
+
+    /// An answer never reached its asker: a permit goes to the next, a provisional slot to the next try.
+    pub(super) fn take_back(&mut self, session: Option<SessionKey>, claimed: &Claimed) {
+        match (&claimed.standing, session) {
+            (Standing::Revive, Some(key)) => self.permit_over(key),
+            (Standing::Revive | Standing::Fresh | Standing::Bound(_), _) => {}
+        }
+        if claimed.session.is_some()
+            && let Some(id) = self.by_key.get(&claimed.instance.slot)
+            && let Some(slot) = self.slots.get_mut(id)
+            && let Some(provisional) = &mut slot.provisional
+        {
+            provisional.handed = false;
+        }
+    }
+
+    pub(super) fn record(&mut self, reply: u64, update: &SessionUpdate) {
+        let result = self.apply_news(update);
+        self.out.push(Effect::Recorded { reply, result });
+    }
+
+    fn apply_news(&mut self, update: &SessionUpdate) -> Result<(), Failure> {
+        let session = &update.session;
+        if session.expires_at <= self.unix_now() {
+            return Err(records::gone());
+        }
+        if let SessionNews::Opened(_) = update.news {
+            self.opened(session);
+            return Ok(());
+        }
+        let applied = self.records.apply(update);
+        let result = applied.map(|changed| {
+            if let Some(record) = changed {
+                self.persist(Change::Put(Arc::clone(&record)));
+                self.publish(ViewEvent::Record(record));
+                self.watch_expiry();
+            }
+        });
+        match update.news {
+            SessionNews::Revived(_) | SessionNews::RevivalFailed { .. } => {
+                self.permit_over(session.key);
+            }
+            SessionNews::Opened(_)
+            | SessionNews::Asleep
+            | SessionNews::LogLevel(_)
+            | SessionNews::Subscribed(_)
+            | SessionNews::Unsubscribed(_)
+            | SessionNews::Ended => {}
+        }
+        if self.records.get(&session.key).is_some_and(|r| r.ended) {
+            self.session_ended(session);
+        }
+        result
+    }
+
+    /// A provisional slot has become its session's.
+    fn opened(&mut self, session: &SessionRef) {
+        if let Some(id) = self.by_key.get(&session_slot(session)).copied() {
+            self.withdraw_offer(id);
+        }
+    }
+
+    /// Nobody will come back to a slot of its own: what waits there is told, what runs there need not wait out its
+    /// idle time.
+    fn session_ended(&mut self, session: &SessionRef) {
+        self.permit_over(session.key);
+        let Some(id) = self.by_key.get(&session_slot(session)).copied() else {
+            return;
+        };
+        self.withdraw_offer(id);
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        slot.ended = true;
+        slot.cancel_at = Some(self.now);
+        let waiters = slot.waiters.clone();
+        self.place_all(waiters);
+        let phase = self.slots.get(&id).map(|slot| slot.phase);
+        if let Some(SlotPhase::Serving(ticket)) = phase {
+            self.check_idle(ticket);
+        }
+        self.poke(id);
+    }
+
+    fn forget_record(&mut self, key: SessionKey) {
+        if self.records.remove(&key) {
+            self.persist(Change::Remove(key));
+            self.publish(ViewEvent::Forget(key));
+        }
+    }
+}
+
+fn session_slot(session: &SessionRef) -> SlotKey {
+    SlotKey {
+        backend: session.backend.clone(),
+        owner: Owner::Session(session.key),
+    }
+}

@@ -1,0 +1,113 @@
+//! The activators that listen, and what each has been told.
+//!
+//! Invariant: each is told a snapshot first and every change after it, in order; one that falls behind is told nothing
+//! until it has read everything, and then a snapshot. Nobody is waited for.
+
+use std::collections::BTreeMap;
+
+use mcp_gateway_api::{ids::ActivatorId, view::ViewEvent};
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::{message::Aside, scaler::InProcessScaler};
+
+#[derive(Debug)]
+struct Subscriber {
+    subscription: u64,
+    view: mpsc::Sender<ViewEvent>,
+    behind: bool,
+}
+
+/// The activators that listen.
+#[derive(Debug)]
+pub(super) struct Subscribers {
+    scaler: InProcessScaler,
+    by_id: BTreeMap<ActivatorId, Subscriber>,
+    last: u64,
+}
+
+impl Subscribers {
+    pub(super) fn new(scaler: InProcessScaler) -> Self {
+        Self {
+            scaler,
+            by_id: BTreeMap::new(),
+            last: 0,
+        }
+    }
+
+    /// Takes one in and tells it everything.
+    pub(super) fn add(
+        &mut self,
+        activator: ActivatorId,
+        view: mpsc::Sender<ViewEvent>,
+        all: ViewEvent,
+    ) {
+        self.last += 1;
+        let subscription = self.last;
+        let (scaler, watched) = (self.scaler.clone(), view.clone());
+        tokio::spawn(async move {
+            watched.closed().await;
+            scaler.say_aside(Aside::Unsubscribed {
+                activator,
+                subscription,
+            });
+        });
+        let subscriber = Subscriber {
+            subscription,
+            view,
+            behind: false,
+        };
+        self.by_id.insert(activator, subscriber);
+        self.tell(activator, all);
+    }
+
+    /// One has dropped its receiver; `false` if it has subscribed again since.
+    pub(super) fn remove(&mut self, activator: ActivatorId, subscription: u64) -> bool {
+        let current = self.by_id.get(&activator);
+        if current.is_none_or(|one| one.subscription != subscription) {
+            return false;
+        }
+        self.by_id.remove(&activator).is_some()
+    }
+
+    /// One has read everything; `true` if it needs a snapshot.
+    pub(super) fn caught_up(&mut self, activator: ActivatorId, subscription: u64) -> bool {
+        match self.by_id.get_mut(&activator) {
+            Some(one) if one.subscription == subscription => std::mem::take(&mut one.behind),
+            Some(_) | None => false,
+        }
+    }
+
+    /// Tells all.
+    pub(super) fn tell_all(&mut self, event: &ViewEvent) {
+        let ids: Vec<_> = self.by_id.keys().copied().collect();
+        for id in ids {
+            self.tell(id, event.clone());
+        }
+    }
+
+    /// Tells one, unless it is behind.
+    pub(super) fn tell(&mut self, activator: ActivatorId, event: ViewEvent) {
+        let Some(one) = self.by_id.get_mut(&activator).filter(|one| !one.behind) else {
+            return;
+        };
+        match one.view.try_send(event) {
+            // A closed one is removed when its watcher says so.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                one.behind = true;
+                tracing::warn!("an activator has fallen behind and will be sent a snapshot");
+                let (scaler, view) = (self.scaler.clone(), one.view.clone());
+                let subscription = one.subscription;
+                tokio::spawn(async move {
+                    // All of the room is free exactly when all has been read.
+                    if view.reserve_many(view.max_capacity()).await.is_ok() {
+                        scaler.say_aside(Aside::CaughtUp {
+                            activator,
+                            subscription,
+                        });
+                    }
+                });
+            }
+        }
+    }
+}
