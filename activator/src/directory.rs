@@ -19,7 +19,8 @@ use mcp_gateway_api::{
         MAX_RECORD_TEXT, MAX_SUBSCRIPTIONS, SessionNews, SessionRecord, SessionUpdate, SharedRecord,
     },
     scaler::Scaler,
-    view::{InstanceView, Lookup, Stamp, ViewEvent},
+    slot::SlotKey,
+    view::{InstanceView, Lookup, Service, Stamp, ViewEvent},
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::{sync::watch, time::Instant};
@@ -41,6 +42,9 @@ pub struct Directory {
 struct Inner {
     activator: ActivatorId,
     table: RwLock<HashMap<InstanceId, Arc<Entry>>>,
+    /// The newest open instance of each slot; changed with the table, told on `opened`.
+    open: RwLock<HashMap<SlotKey, InstanceId>>,
+    opened: watch::Sender<()>,
     gone: Mutex<Gone>,
     records: RwLock<HashMap<SessionKey, SharedRecord>>,
     record_listeners: RwLock<Vec<RecordListener>>,
@@ -74,6 +78,8 @@ impl Directory {
             inner: Arc::new(Inner {
                 activator,
                 table: RwLock::default(),
+                open: RwLock::default(),
+                opened: watch::Sender::new(()),
                 gone: Mutex::default(),
                 records: RwLock::default(),
                 record_listeners: RwLock::default(),
@@ -124,6 +130,20 @@ impl Directory {
         answer
     }
 
+    /// The open instance of a slot, if it has one.
+    #[must_use]
+    pub fn open_instance(&self, slot: &SlotKey) -> Option<Arc<InstanceView>> {
+        let instance = *self.inner.open.read().get(slot)?;
+        let view = self.view(instance)?;
+        (view.service == Service::Open && view.slot == *slot).then_some(view)
+    }
+
+    /// Changes each time an instance opens, or opens again, for use with [`Directory::open_instance`].
+    #[must_use]
+    pub fn openings(&self) -> watch::Receiver<()> {
+        self.inner.opened.subscribe()
+    }
+
     /// The record of a session, if there is news of it.
     #[must_use]
     pub fn record(&self, key: &SessionKey) -> Option<SharedRecord> {
@@ -156,6 +176,7 @@ impl Directory {
             }
             None => {
                 let service = view.service;
+                let slot = view.slot.clone();
                 let entry = Arc::new(Entry {
                     id: view.id,
                     life: watch::Sender::new(Life::In(service)),
@@ -170,9 +191,7 @@ impl Directory {
                 table.insert(entry.id, Arc::clone(&entry));
                 drop(table);
                 self.inner.outbox.report_soon(&entry);
-                if service != mcp_gateway_api::view::Service::Open {
-                    self.inner.outbox.acknowledge(&entry);
-                }
+                self.served(&entry, service, slot);
             }
         }
     }
@@ -236,23 +255,32 @@ impl Directory {
     }
 
     fn update(&self, entry: &Arc<Entry>, view: InstanceView) {
-        use mcp_gateway_api::view::Service;
-        let drains = {
+        let (service, slot) = (view.service, view.slot.clone());
+        {
             let mut state = entry.state.lock();
             if state.gone || view.stamp <= state.view.stamp {
                 return;
             }
-            let service = view.service;
             state.view = Arc::new(view);
             entry.life.send_if_modified(|life| {
                 let changed = *life != Life::In(service);
                 *life = Life::In(service);
                 changed
             });
-            service != Service::Open
-        };
-        if drains {
-            self.inner.outbox.acknowledge(entry);
+        }
+        self.served(entry, service, slot);
+    }
+
+    /// An instance's service is new: a drain is acknowledged, an opening told.
+    fn served(&self, entry: &Arc<Entry>, service: Service, slot: SlotKey) {
+        match service {
+            Service::Open => {
+                self.inner.open.write().insert(slot, entry.id);
+                self.inner.opened.send_replace(());
+            }
+            Service::IdleDrain | Service::RetireDrain | Service::Cut => {
+                self.inner.outbox.acknowledge(entry);
+            }
         }
     }
 
@@ -267,6 +295,7 @@ impl Directory {
             entry.life.send_replace(Life::Gone);
             drop(state);
             table.remove(&instance);
+            self.inner.open.write().retain(|_, open| *open != instance);
         }
         self.inner.gone.lock().add(instance);
     }

@@ -158,7 +158,8 @@ async fn act(exchange: &Exchange, method: &Method) -> Answered {
         Row::Session => session::answer(exchange).await,
         Row::SessionSilent => silent::answer(exchange).await,
         Row::Sessionless => sessionless::answer(exchange).await,
-        Row::Listen | Row::Modern => modern::answer(exchange).await,
+        Row::Listen => crate::streams::listen::answer(exchange).await,
+        Row::Modern => modern::answer(exchange).await,
     }
 }
 

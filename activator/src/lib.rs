@@ -36,6 +36,8 @@ pub(crate) mod revive;
 pub(crate) mod routes;
 pub mod session;
 pub mod sse;
+pub(crate) mod sse_transport;
+pub(crate) mod streams;
 pub(crate) mod sweep;
 
 pub use self::{activator::Activator, config::ActivatorConfig, gateway::Deps};

@@ -9,11 +9,12 @@ use axum::{
 };
 use mcp_gateway_api::failure::{Failure, FailureKind};
 
-use crate::{edge, error::Refusal, exchange, gateway::Gateway};
+use crate::{edge, error::Refusal, exchange, gateway::Gateway, streams};
 
 /// All routes of the data plane. `extra` (the list of backends at `/`, say) gets the same edge in front.
 pub(crate) fn router(gateway: &Gateway, extra: Router) -> Router {
     let mcp = MethodRouter::new()
+        .get(streams::legacy::get)
         .post(exchange::post)
         .head(wrong_method)
         .options(options)

@@ -224,6 +224,14 @@ impl Session {
         }
     }
 
+    /// A stream attaches to where the session lives, before any exchange of it went there from here.
+    pub fn lives_on(&self, binding: &SessionBinding) {
+        let mut state = self.state.lock();
+        if state.binding.is_none() {
+            state.bind(Some(binding));
+        }
+    }
+
     /// A lease beside those of the session's pending requests on this instance, even while it drains.
     #[must_use]
     pub fn beside(&self, instance: InstanceId) -> Option<Lease> {
