@@ -1,0 +1,387 @@
+//! No request is lost to scale-down: instances go after 50 ms, and clients come back after about 50 ms, again and
+//! again, with everything a client may have open at that moment.
+//!
+//! Each answer names who asked and which time, so that a lost, doubled or misrouted one shows. The seed is printed;
+//! `MCP_GATEWAY_HAMMER_SEED` and `MCP_GATEWAY_HAMMER_SECONDS` repeat or prolong a run.
+
+use std::{
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    documents::Backend,
+    gateway::{Gateway, PATIENCE},
+    sse::SsePeer,
+    tools,
+    wire::{Outcome, Peer},
+};
+
+const IDLE: &str = "50ms";
+
+/// How a client behaves between its pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// A session; calls, slow calls, elicitations.
+    Session,
+    /// A session with its passive stream open.
+    Streaming,
+    /// A session that is deleted and begun anew now and then.
+    Renewing,
+    /// No session: 2026-07-28.
+    Modern,
+    /// 2024-11-05: every answer comes on the one stream.
+    Sse,
+    /// A session whose POST streams the server closes and the client resumes.
+    Polling,
+}
+
+/// What is shared by all clients of a run.
+struct Run {
+    until: Instant,
+    answered: AtomicUsize,
+    resumed: AtomicUsize,
+    asked: AtomicUsize,
+    failures: Mutex<Vec<String>>,
+}
+
+/// One client.
+struct Hammer {
+    run: Arc<Run>,
+    url: String,
+    name: String,
+    dice: StdRng,
+}
+
+impl Hammer {
+    async fn swing(mut self, manner: Manner) {
+        if let Err(error) = self.until_the_end(manner).await {
+            let failure = format!("{manner:?} {}: {error}", self.name);
+            eprintln!("{failure}");
+            self.run.failures.lock().push(failure);
+        }
+    }
+
+    async fn until_the_end(&mut self, manner: Manner) -> Result<(), String> {
+        while Instant::now() < self.run.until {
+            match manner {
+                Manner::Session | Manner::Renewing => {
+                    let peer = soon(Peer::connect(&self.url, &self.name)).await?;
+                    let rounds = if manner == Manner::Renewing {
+                        5
+                    } else {
+                        usize::MAX
+                    };
+                    self.rounds(&peer, rounds).await?;
+                    self.leave(&peer).await?;
+                }
+                Manner::Streaming => self.with_stream().await?,
+                Manner::Modern => {
+                    self.rounds(&Peer::modern(&self.url, &self.name), usize::MAX)
+                        .await?
+                }
+                Manner::Sse => self.on_one_stream().await?,
+                Manner::Polling => self.polling().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// DELETE is the server's to answer while it runs, the gateway's while it sleeps: 2xx either way here.
+    async fn leave(&mut self, peer: &Peer) -> Result<(), String> {
+        self.pause().await;
+        let status = soon(peer.delete()).await?;
+        if !status.is_success() {
+            return Err(format!("DELETE was answered {status}"));
+        }
+        Ok(())
+    }
+
+    async fn with_stream(&mut self) -> Result<(), String> {
+        let peer = Arc::new(soon(Peer::connect(&self.url, &self.name)).await?);
+        let events = soon(peer.stream()).await?;
+        let attending = Arc::clone(&peer);
+        let attendant = tokio::spawn(async move { attending.attend(events).await });
+        let done = self.rounds(&peer, usize::MAX).await;
+        if attendant.is_finished() {
+            let ended = attendant.await.expect("no attendant panics");
+            return Err(format!("the passive stream ended: {ended:?}; {done:?}"));
+        }
+        attendant.abort();
+        done
+    }
+
+    async fn rounds(&mut self, peer: &Peer, most: usize) -> Result<(), String> {
+        for round in 0..most {
+            if Instant::now() >= self.run.until {
+                break;
+            }
+            self.pause().await;
+            let what = format!("{} {round}", self.name);
+            let (one, other) = (self.dice.random_range(0..10), self.dice.random_range(0..10));
+            if self.dice.random_bool(0.3) {
+                // Several at once in one session.
+                let (one, other) =
+                    tokio::join!(self.act(peer, one, &what), self.act(peer, other, &what));
+                one.and(other)?;
+            } else {
+                self.act(peer, one, &what).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn act(&self, peer: &Peer, dice: u8, what: &str) -> Result<(), String> {
+        match dice {
+            0..5 => {
+                let outcome = soon(peer.call("echo", json!({"message": what}))).await?;
+                self.count(&outcome, outcome.text() == what)
+            }
+            5..8 => {
+                let steps = json!({"steps": 4, "step_ms": 25});
+                let outcome = soon(peer.call("slow", steps)).await?;
+                let right = outcome.text().starts_with("done") && outcome.progress == 4;
+                self.count(&outcome, right)
+            }
+            _ => {
+                let outcome = soon(peer.call("elicit", json!({}))).await?;
+                self.count(&outcome, outcome.text() == format!("Hello, {}!", self.name))
+            }
+        }
+    }
+
+    async fn on_one_stream(&mut self) -> Result<(), String> {
+        let peer = soon(SsePeer::connect(&self.url, &self.name)).await?;
+        for round in 0.. {
+            if Instant::now() >= self.run.until {
+                break;
+            }
+            self.pause().await;
+            let what = format!("{} {round}", self.name);
+            let outcome = match self.dice.random_range(0..10) {
+                0..6 => soon(peer.call("echo", json!({"message": what}))).await?,
+                6..8 => {
+                    soon(peer.call("slow", json!({"steps": 4, "step_ms": 25, "ms": 100}))).await?
+                }
+                _ => soon(peer.call("elicit", json!({}))).await?,
+            };
+            let text = outcome.text();
+            let right = text == what
+                || text.starts_with("done")
+                || text.contains(&format!("Hello, {}", self.name));
+            self.count(&outcome, right)?;
+        }
+        Ok(())
+    }
+
+    async fn polling(&mut self) -> Result<(), String> {
+        let peer = soon(Peer::connect(&self.url, &self.name)).await?;
+        while Instant::now() < self.run.until {
+            self.pause().await;
+            let outcome = soon(peer.call("test_reconnection", json!({}))).await?;
+            let right = outcome.text().contains("econnect") && outcome.resumed > 0;
+            self.count(&outcome, right)?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, outcome: &Outcome, right: bool) -> Result<(), String> {
+        if !right {
+            return Err(format!("not the right answer: {outcome:?}"));
+        }
+        self.run.answered.fetch_add(1, Ordering::Relaxed);
+        self.run.asked.fetch_add(outcome.asked, Ordering::Relaxed);
+        self.run
+            .resumed
+            .fetch_add(outcome.resumed, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Mostly right around the idle timeout, where drain and demand meet.
+    async fn pause(&mut self) {
+        let millis = if self.dice.random_bool(0.7) {
+            self.dice.random_range(40..70)
+        } else {
+            self.dice.random_range(0..150)
+        };
+        sleep(Duration::from_millis(millis)).await;
+    }
+}
+
+/// Nothing may hang.
+async fn soon<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")))
+}
+
+fn given<T: FromStr>(name: &str, default: T) -> T {
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
+}
+
+fn demo(name: &str, transport: &str, isolation: &str) -> Backend {
+    Backend::demo(name, transport)
+        .policy("isolation", isolation)
+        .policy("idleTimeout", IDLE)
+}
+
+/// Which backends, and who hammers each: (backend, manner, how many).
+type Plan = (Vec<Backend>, Vec<(&'static str, Manner, usize)>);
+
+/// Needs nothing but this binary.
+fn own_servers() -> Plan {
+    let backends = vec![
+        demo("stdio-session", "stdio", "session"),
+        demo("stdio-shared", "stdio", "shared"),
+        demo("http-session", "streamable-http", "session"),
+        demo("http-tenant", "streamable-http", "tenant"),
+    ];
+    let hammers = vec![
+        ("stdio-session", Manner::Session, 3),
+        ("stdio-session", Manner::Modern, 2),
+        ("stdio-session", Manner::Sse, 3),
+        ("stdio-shared", Manner::Session, 2),
+        ("stdio-shared", Manner::Streaming, 2),
+        ("stdio-shared", Manner::Renewing, 2),
+        ("stdio-shared", Manner::Modern, 2),
+        ("http-session", Manner::Streaming, 3),
+        ("http-tenant", Manner::Streaming, 3),
+        ("http-tenant", Manner::Modern, 2),
+    ];
+    (backends, hammers)
+}
+
+/// What the demo server cannot do: the 2024-11-05 transport, and streams closed by the server.
+fn installed_servers(tools: &tools::Tools) -> Plan {
+    let sse = Backend::new(
+        "sse",
+        "sse",
+        &[tools.path("PY1"), tools.path("SERVER_PY1"), "sse"],
+    );
+    let sse = sse
+        .spec("path", "/sse")
+        .policy("isolation", "tenant")
+        .policy("idleTimeout", IDLE);
+    let fixture = Backend::fixture("fixture", tools)
+        .policy("isolation", "tenant")
+        .policy("idleTimeout", IDLE);
+    (
+        vec![sse, fixture],
+        vec![("sse", Manner::Sse, 2), ("fixture", Manner::Polling, 2)],
+    )
+}
+
+/// Hammers; what is to be asserted beyond "nothing lost" is returned.
+async fn hammer((backends, hammers): Plan) -> (Gateway, Arc<Run>) {
+    let seed = given("MCP_GATEWAY_HAMMER_SEED", rand::rng().random::<u64>());
+    let seconds = given("MCP_GATEWAY_HAMMER_SECONDS", 10);
+    println!("MCP_GATEWAY_HAMMER_SEED={seed}");
+    let gateway = Gateway::start(&backends).await;
+    let run = Arc::new(Run {
+        until: Instant::now() + Duration::from_secs(seconds),
+        answered: AtomicUsize::new(0),
+        resumed: AtomicUsize::new(0),
+        asked: AtomicUsize::new(0),
+        failures: Mutex::default(),
+    });
+    let mut clients = Vec::new();
+    for (backend, manner, many) in hammers {
+        for number in 0..many {
+            let url = if manner == Manner::Sse {
+                gateway.sse_url(backend)
+            } else {
+                gateway.url(backend)
+            };
+            let dice = StdRng::seed_from_u64(seed.wrapping_add(clients.len() as u64));
+            let name = format!("{backend}-{manner:?}-{number}");
+            clients.push(tokio::spawn(
+                Hammer {
+                    run: Arc::clone(&run),
+                    url,
+                    name,
+                    dice,
+                }
+                .swing(manner),
+            ));
+        }
+    }
+    for client in clients {
+        client.await.expect("no client panics");
+    }
+    let mut starts = 0;
+    for backend in &backends {
+        let status = gateway.status(&backend.name).await;
+        println!(
+            "{}: {} starts, {} failures",
+            backend.name, status.starts, status.failures
+        );
+        starts += status.starts;
+        assert_eq!(
+            status.failures, 0,
+            "{}: {:?}",
+            backend.name, status.last_failure
+        );
+    }
+    let (answered, asked) = (
+        run.answered.load(Ordering::Relaxed),
+        run.asked.load(Ordering::Relaxed),
+    );
+    let resumed = run.resumed.load(Ordering::Relaxed);
+    println!("{answered} answered, {asked} asked, {resumed} resumed, {starts} starts");
+    let failures = run.failures.lock();
+    assert!(
+        failures.is_empty(),
+        "{} clients failed:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+    drop(failures);
+    // A client pauses longer than the idle timeout about every other time.
+    assert!(
+        starts >= 2 * seconds,
+        "{starts} starts in {seconds} s: nothing was scaled down"
+    );
+    assert!(
+        answered as u64 >= 10 * seconds,
+        "{answered} answers in {seconds} s"
+    );
+    for backend in &backends {
+        gateway.until_cold(&backend.name).await;
+    }
+    (gateway, run)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_is_lost_to_scale_down() {
+    let _turn = tools::turn(tools::Share::Whole).await;
+    let (_gateway, run) = hammer(own_servers()).await;
+    assert!(
+        run.asked.load(Ordering::Relaxed) > 0,
+        "no elicitation was among the traffic"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_pending_2024_answer_and_no_resumed_stream_is_lost_to_scale_down() {
+    let Some(tools) = tools::installed("hammer with installed servers") else {
+        return;
+    };
+    let _turn = tools::turn(tools::Share::Whole).await;
+    let (_gateway, run) = hammer(installed_servers(tools)).await;
+    assert!(
+        run.resumed.load(Ordering::Relaxed) > 0,
+        "no stream was resumed"
+    );
+}
