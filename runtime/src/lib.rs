@@ -25,6 +25,8 @@ use tokio::sync::mpsc;
 pub mod bridge;
 pub mod child;
 pub mod process;
+#[cfg(any(test, feature = "test-util"))]
+pub mod scripted;
 
 /// What to start.
 #[derive(Debug, Clone)]
