@@ -74,16 +74,15 @@ fn malformed(error: Malformed) -> Refusal {
 /// The messages of a body, and whether they are a batch.
 fn messages(body: &[u8]) -> Result<(Vec<Message<'_>>, bool), Refusal> {
     let text = std::str::from_utf8(body).map_err(|_not_utf8| malformed(Malformed::Json))?;
-    match Message::batch(text) {
-        Some(items) => {
-            let items = items.map_err(malformed)?;
-            if items.is_empty() {
-                return Err(malformed(Malformed::Shape));
-            }
-            Ok((items, true))
-        }
-        None => Ok((vec![Message::parse(text).map_err(malformed)?], false)),
+    let (items, batch) = match Message::batch(text) {
+        Some(items) => (items.map_err(malformed)?, true),
+        None => (vec![Message::parse(text).map_err(malformed)?], false),
+    };
+    // Children are forgiven what clients are not: an undelivered answer helps nobody.
+    if items.is_empty() || items.iter().any(|m| !m.declared) {
+        return Err(malformed(Malformed::Shape));
     }
+    Ok((items, batch))
 }
 
 async fn post(shared: &Arc<Shared>, parts: &http::request::Parts, body: Incoming) -> Answer {
@@ -139,13 +138,19 @@ async fn modern(
         batch: false,
         modern: true,
     };
-    let worker = shared.modern(owner, message.version()).await;
-    let worker = worker.map_err(|refusal| refusal.to(message.id()))?;
-    let posted = worker.post(std::slice::from_ref(message)).await;
-    match posted {
-        Ok(Some(waiting)) => Ok(answer(waiting, asked(), shared.config.keep_alive).await),
-        Ok(None) => Ok(empty(StatusCode::ACCEPTED)),
-        Err(refused) => Err(not_posted(&worker, refused).await.to(message.id())),
+    let mut retried = false;
+    loop {
+        let worker = shared.modern(owner, message.version()).await;
+        let worker = worker.map_err(|refusal| refusal.to(message.id()))?;
+        match worker.post(std::slice::from_ref(message)).await {
+            Ok(Some(waiting)) => {
+                return Ok(answer(waiting, asked(), shared.config.keep_alive).await);
+            }
+            Ok(None) => return Ok(empty(StatusCode::ACCEPTED)),
+            // It had just made room for another owner's; nothing was sent to it.
+            Err(Refused::Lost) if worker.stopping().is_cancelled() && !retried => retried = true,
+            Err(refused) => return Err(not_posted(&worker, refused).await.to(message.id())),
+        }
     }
 }
 

@@ -9,8 +9,11 @@ use std::{borrow::Cow, ops::Range};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+mod key;
 #[cfg(test)]
 mod tests;
+
+pub(super) use key::Key;
 
 /// Why a text is no JSON-RPC message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,44 +40,6 @@ pub(super) enum Kind {
     },
 }
 
-/// An id or token, so that `1`, `1.0` and `1e0`, or `"a"` and `"\u0061"`, are the same.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Key {
-    /// A whole number.
-    Int(i64),
-    /// A string.
-    Text(String),
-    /// Any other number, as written.
-    Other(String),
-}
-
-impl Key {
-    /// Reads a raw JSON value; `None` when it is neither string nor number.
-    pub(super) fn of(raw: &str) -> Option<Self> {
-        match raw.as_bytes().first()? {
-            b'"' => serde_json::from_str(raw).ok().map(Self::Text),
-            b'-' | b'0'..=b'9' => Some(Self::number(raw)),
-            _ => None,
-        }
-    }
-
-    fn number(raw: &str) -> Self {
-        // Doubles hold whole numbers exactly up to 2^53; beyond that the text decides.
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        if let Ok(int) = raw.parse::<i64>() {
-            return Self::Int(int);
-        }
-        match raw.parse::<f64>() {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "whole and within 2^53, so the conversion is exact"
-            )]
-            Ok(float) if float.fract() == 0.0 && float.abs() <= EXACT => Self::Int(float as i64),
-            Ok(_) | Err(_) => Self::Other(raw.to_owned()),
-        }
-    }
-}
-
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a RawValue>, D::Error> {
     // `Option` alone would read `"id": null` as an absent id.
     <&RawValue>::deserialize(d).map(Some)
@@ -82,6 +47,8 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a RawValu
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
+    #[serde(default)]
+    jsonrpc: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(default)]
@@ -145,6 +112,8 @@ struct ErrorCode<'a> {
 /// A message and where its interesting values stand in its text.
 pub(super) struct Message<'a> {
     text: &'a str,
+    /// Whether it says that it is JSON-RPC 2.0.
+    pub(super) declared: bool,
     /// What it is.
     pub(super) kind: Kind,
     id: Option<&'a RawValue>,
@@ -223,6 +192,7 @@ impl<'a> Message<'a> {
         };
         Ok(Self {
             text,
+            declared: env.jsonrpc.is_some_and(|v| v == "2.0"),
             kind,
             id: env.id,
             method: env.method.unwrap_or_default(),

@@ -24,7 +24,7 @@ pub(super) struct Piece {
     pub(super) text: String,
     /// What it answers.
     pub(super) answers: Option<Answers>,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// The client has gone, or reads nothing.
@@ -47,24 +47,29 @@ pub(super) fn outlet(patience: Duration) -> (Outlet, mpsc::Receiver<Piece>) {
 }
 
 impl Outlet {
-    /// Sends, waiting for room.
-    pub(super) async fn send(&self, text: String, answers: Option<Answers>) -> Result<(), Gone> {
+    /// Sends, waiting for room. The text is taken only if it was sent.
+    pub(super) async fn send(
+        &self,
+        text: &mut String,
+        answers: Option<Answers>,
+    ) -> Result<(), Gone> {
         timeout(self.patience, self.push(text, answers))
             .await
             .unwrap_or(Err(Gone))
     }
 
-    async fn push(&self, text: String, answers: Option<Answers>) -> Result<(), Gone> {
+    async fn push(&self, text: &mut String, answers: Option<Answers>) -> Result<(), Gone> {
         let bytes = u32::try_from(text.len().min(BYTES)).unwrap_or(u32::MAX);
         let room = tokio::select! {
             room = Arc::clone(&self.room).acquire_many_owned(bytes) => room.map_err(|_closed| Gone)?,
             () = self.tx.closed() => return Err(Gone),
         };
-        let piece = Piece {
-            text,
+        let slot = self.tx.reserve().await.map_err(|_gone| Gone)?;
+        slot.send(Piece {
+            text: std::mem::take(text),
             answers,
-            _room: Some(room),
-        };
-        self.tx.send(piece).await.map_err(|_gone| Gone)
+            _room: room,
+        });
+        Ok(())
     }
 }

@@ -17,6 +17,8 @@ use super::{
     message::{Key, Kind, Message},
 };
 
+mod intake;
+mod modern;
 #[cfg(test)]
 mod tests;
 
@@ -153,102 +155,6 @@ impl Router {
         self.pending.len()
     }
 
-    /// Takes what a client posted.
-    ///
-    /// # Errors
-    /// When too many requests are open already; nothing has changed then.
-    pub(super) fn admit(&mut self, items: &[Message<'_>]) -> Result<Admitted, Full> {
-        let requests = items.iter().filter(|m| m.kind == Kind::Request).count();
-        if self.pending.len() + requests > MAX_OPEN {
-            return Err(Full);
-        }
-        let mut out = Admitted::default();
-        let exchange = ExchangeId(self.last_exchange + 1);
-        if requests > 0 {
-            self.last_exchange += 1;
-            let any = |m: &str| items.iter().any(|i| i.method() == m);
-            let handshake = any("initialize");
-            self.exchanges.insert(
-                exchange,
-                Exchange {
-                    open: true,
-                    left: requests,
-                    handshake,
-                    listens: any("subscriptions/listen"),
-                    wants_logs: items.iter().any(Message::wants_logs),
-                },
-            );
-            if self.mode != Mode::OneStream {
-                out.exchange = Some(exchange);
-                if self.mode == Mode::Legacy && !handshake {
-                    out.first = self.backlog.drain();
-                }
-            }
-        }
-        let mut index = 0;
-        for item in items {
-            match item.kind {
-                Kind::Request => {
-                    out.lines.push(self.register(item, exchange, index));
-                    index += 1;
-                }
-                Kind::Notification if item.method() == "notifications/cancelled" => {
-                    self.cancel(item, &mut out);
-                }
-                Kind::Notification | Kind::Response { .. } => out.lines.push(item.line()),
-            }
-        }
-        Ok(out)
-    }
-
-    fn register(&mut self, item: &Message<'_>, exchange: ExchangeId, index: usize) -> String {
-        self.last_wire += 1;
-        let wire = self.last_wire;
-        let wire_text = wire.to_string();
-        let mut edit = item.edit().id(&wire_text);
-        match self.mode {
-            Mode::Modern => edit = edit.token(&wire_text),
-            Mode::Legacy | Mode::OneStream => {
-                if let Some(key) = item.token().and_then(Key::of) {
-                    self.tokens.insert(key, wire);
-                }
-            }
-        }
-        self.pending.insert(
-            wire,
-            Pending {
-                exchange,
-                index,
-                client_id: item.id().unwrap_or("null").to_owned(),
-                token: item.token().map(str::to_owned),
-                handshake: item.method() == "initialize",
-            },
-        );
-        edit.line()
-    }
-
-    /// A client's `notifications/cancelled`: the id becomes the child's, and the request's stream ends.
-    fn cancel(&mut self, item: &Message<'_>, out: &mut Admitted) {
-        let Some(key) = item.cancelled().and_then(Key::of) else {
-            // 2025-11-25 allows it without an id; the child may make of it what it likes.
-            out.lines.push(item.line());
-            return;
-        };
-        // The newest, should a client have used an id twice.
-        let found = self
-            .pending
-            .iter()
-            .rev()
-            .find(|(_, p)| Key::of(&p.client_id).as_ref() == Some(&key))
-            .map(|(wire, p)| (*wire, p.handshake));
-        // `initialize` must not be cancelled (2025-11-25 lifecycle); an unknown id is an answered one.
-        if let Some((wire, false)) = found {
-            out.lines
-                .push(item.edit().cancelled(&wire.to_string()).line());
-            out.orders.extend(self.settle(wire, String::new(), None));
-        }
-    }
-
     /// Ends a request: takes it out and says where its answer goes, if anybody waits for it.
     fn settle(&mut self, wire: i64, text: String, error: Option<i64>) -> Option<Order> {
         let pending = self.pending.remove(&wire)?;
@@ -314,7 +220,7 @@ impl Router {
         };
         let client_id = self.pending.get(&wire)?.client_id.clone();
         let mut edit = message.edit().id(&client_id);
-        if self.mode == Mode::Modern && names(message.subscription(), wire) {
+        if self.mode == Mode::Modern && modern::names(message.subscription(), wire) {
             edit = edit.subscription(&client_id);
         }
         let text = edit.line();
@@ -351,47 +257,6 @@ impl Router {
         }
         let evicted = self.backlog.push(text, asks.map(str::to_owned), now);
         evicted.iter().map(|id| undeliverable(id)).collect()
-    }
-
-    fn modern_notification(&mut self, message: &Message<'_>) -> Option<Order> {
-        let (wire, edit) = if let Some(raw) = message.subscription() {
-            let wire = wire_of(raw)?;
-            let id = &self.pending.get(&wire)?.client_id;
-            (wire, message.edit().subscription(id))
-        } else if message.method() == "notifications/progress" {
-            let wire = wire_of(message.token()?)?;
-            let token = self.pending.get(&wire)?.token.as_deref()?;
-            (wire, message.edit().token(token))
-        } else if message.method() == "notifications/cancelled" {
-            // A server that ends a subscription (or gives a request up) says so by the request's id.
-            let wire = wire_of(message.cancelled()?)?;
-            let id = self.pending.get(&wire)?.client_id.clone();
-            let text = message.edit().cancelled(&id).line();
-            return self.settle(wire, text, None);
-        } else {
-            return self.unaddressed(message);
-        };
-        let exchange = self.pending.get(&wire)?.exchange;
-        Some(Order::Post {
-            exchange,
-            text: edit.line(),
-            answers: None,
-        })
-    }
-
-    /// stdio does not say which request a modern log message is about: the newest that asked for logs, else the newest.
-    /// A listening stream never carries them (2026-07-28 subscriptions).
-    fn unaddressed(&self, message: &Message<'_>) -> Option<Order> {
-        let logs = message.method() == "notifications/message";
-        let candidates = || self.exchanges.iter().rev().filter(|(_, e)| !e.listens);
-        let (exchange, _) = candidates()
-            .find(|(_, e)| logs && e.wants_logs)
-            .or_else(|| candidates().next())?;
-        Some(Order::Post {
-            exchange: *exchange,
-            text: message.line(),
-            answers: None,
-        })
     }
 
     /// The stream an order was for is gone: where else it can go.
@@ -490,19 +355,6 @@ impl Router {
         let overdue = self.backlog.overdue(cutoff);
         overdue.iter().map(|id| undeliverable(id)).collect()
     }
-}
-
-fn wire_of(raw: &str) -> Option<i64> {
-    match Key::of(raw)? {
-        Key::Int(wire) => Some(wire),
-        // Some servers turn ids into strings on the way.
-        Key::Text(text) => text.parse().ok(),
-        Key::Other(_) => None,
-    }
-}
-
-fn names(raw: Option<&str>, wire: i64) -> bool {
-    raw.and_then(wire_of) == Some(wire)
 }
 
 fn undeliverable(id: &str) -> Order {

@@ -24,9 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     message::Message,
-    outlet::{Outlet, Piece, outlet},
+    outlet::{Outlet, outlet},
     router::{ExchangeId, Mode, Order, Router},
 };
+
+mod streams;
+
+pub(super) use streams::{Listening, Waiting};
 
 /// POSTs that may wait to be written to a child.
 const LINES: usize = 1_024;
@@ -92,42 +96,6 @@ impl std::fmt::Debug for Worker {
             .field("number", &self.number)
             .field("pid", &self.pid)
             .finish_non_exhaustive()
-    }
-}
-
-/// The receiving end of a POST's stream. Dropping it tells the child's router that the client has gone.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    /// What comes.
-    pub(super) rx: mpsc::Receiver<Piece>,
-    /// What goes first.
-    pub(super) first: VecDeque<String>,
-    /// Whom it waits for.
-    pub(super) worker: Arc<Worker>,
-    exchange: ExchangeId,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.worker.client_left(self.exchange);
-    }
-}
-
-/// The receiving end of a GET stream. Dropping it frees the place.
-#[derive(Debug)]
-pub(super) struct Listening {
-    /// What comes.
-    pub(super) rx: mpsc::Receiver<Piece>,
-    /// What goes first.
-    pub(super) first: VecDeque<String>,
-    /// Whom it listens to.
-    pub(super) worker: Arc<Worker>,
-    number: u64,
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.worker.listener_left(self.number);
     }
 }
 
@@ -343,25 +311,24 @@ impl Worker {
 
     async fn carry_out(&self, orders: Vec<Order>) {
         let mut work = VecDeque::from(orders);
-        while let Some(order) = work.pop_front() {
-            let (outlet, text, answers) = match &order {
+        while let Some(mut order) = work.pop_front() {
+            let (outlet, text, answers) = match &mut order {
                 Order::Child(line) => {
-                    self.write(line.clone());
+                    self.write(std::mem::take(line));
                     continue;
                 }
                 Order::Post {
                     exchange,
                     text,
                     answers,
-                } => (
-                    self.post_outlet(*exchange, answers.is_some_and(|a| a.last)),
-                    text,
-                    *answers,
-                ),
+                } => {
+                    let last = answers.is_some_and(|a| a.last);
+                    (self.post_outlet(*exchange, last), text, *answers)
+                }
                 Order::Passive(number, text) => (self.passive_outlet(*number), text, None),
             };
             let sent = match outlet {
-                Some(outlet) => outlet.send(text.clone(), answers).await.is_ok(),
+                Some(outlet) => outlet.send(text, answers).await.is_ok(),
                 None => false,
             };
             if !sent {

@@ -1,5 +1,10 @@
 //! Children from `fixtures/bridge_server.py` and an HTTP client that talks to a bridge in this process.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap fails the test that asked for the support"
+)]
+
 use std::{process::Stdio, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -107,7 +112,15 @@ pub(crate) async fn rig(args: &[&str]) -> Rig {
 /// As [`rig`], with another configuration.
 pub(crate) async fn rig_with(args: &[&str], change: impl FnOnce(&mut BridgeConfig)) -> Rig {
     let spawner = Python(args.iter().map(|a| (*a).to_owned()).collect());
-    let mut config = BridgeConfig::new("fixture".parse().unwrap(), Arc::new(spawner));
+    rig_over(Arc::new(spawner), change).await
+}
+
+/// A bridge over any children.
+pub(crate) async fn rig_over(
+    spawner: Arc<dyn SpawnChild>,
+    change: impl FnOnce(&mut BridgeConfig),
+) -> Rig {
+    let mut config = BridgeConfig::new("fixture".parse().unwrap(), spawner);
     config.child_grace = Duration::from_secs(2);
     change(&mut config);
     let (bridge, events) = Bridge::start(config).await.unwrap();

@@ -1,10 +1,8 @@
-//! The bridge over real children: what a client sees over HTTP.
-
-mod bridge_support;
+//! Over real children.
 
 use std::time::Duration;
 
-use bridge_support::{LONG, Rig, call, initialize, modern, modern_call, rig, rig_with, said};
+use crate::support::{LONG, Rig, call, initialize, modern, modern_call, rig, rig_with, said};
 use http::{Method, StatusCode};
 use mcp_gateway_runtime::bridge::BridgeEvent;
 use serde_json::{Value, json};
@@ -492,7 +490,7 @@ async fn bad_requests_get_answers_of_their_own() {
     let both = ("accept", "application/json, text/event-stream");
     let json = ("content-type", "application/json");
     let big = "x".repeat(2_000);
-    let cases: Vec<(Vec<(&str, &str)>, &str, u16)> = vec![
+    let cases = [
         (vec![session, both, json], "{", 400),
         (vec![session, both, json], "[]", 400),
         (vec![session, both, json], "3", 400),
