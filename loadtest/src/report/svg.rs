@@ -10,7 +10,16 @@ const WIDTH: f64 = 860.0;
 const LABEL: f64 = 170.0;
 const BAR: f64 = 480.0;
 const ROW: f64 = 24.0;
-const COLOURS: [&str; 4] = ["#8a8f98", "#2f6fdb", "#d98324", "#3a9d5d"];
+
+/// The same name has the same colour in every panel.
+fn colour(name: &str) -> &'static str {
+    match name {
+        "direct" | "by hand" => "#8a8f98",
+        "gateway" => "#2f6fdb",
+        "nginx" => "#d98324",
+        _ => "#3a9d5d",
+    }
+}
 
 /// Bars that share a scale.
 struct Panel {
@@ -121,8 +130,7 @@ fn draw_panel(panel: &Panel, top: f64, text: &mut String) -> fmt::Result {
         .fold(f64::MIN_POSITIVE, f64::max);
     for (place, (name, figure)) in panel.rows.iter().enumerate() {
         let row = top + 26.0 + place as f64 * ROW;
-        let colour = COLOURS[place % COLOURS.len()];
-        draw_bar(name, figure, panel.unit, (row, largest, colour), text)?;
+        draw_bar(name, figure, panel.unit, (row, largest), text)?;
     }
     Ok(())
 }
@@ -131,7 +139,7 @@ fn draw_bar(
     name: &str,
     figure: &Interval,
     unit: &str,
-    (row, largest, colour): (f64, f64, &str),
+    (row, largest): (f64, f64),
     text: &mut String,
 ) -> fmt::Result {
     let length = |value: f64| {
@@ -155,9 +163,10 @@ fn draw_bar(
     )?;
     writeln!(
         text,
-        r#"<rect x="{LABEL}" y="{row}" width="{:.1}" height="{}" fill="{colour}"/>"#,
+        r#"<rect x="{LABEL}" y="{row}" width="{:.1}" height="{}" fill="{}"/>"#,
         length(figure.value),
-        ROW - 6.0
+        ROW - 6.0,
+        colour(name)
     )?;
     writeln!(
         text,
