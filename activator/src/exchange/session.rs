@@ -285,8 +285,10 @@ async fn standing(x: &Exchange, opened: &Opened, got: &Got) -> Result<SessionBin
     match standing {
         Standing::Bound(binding) => Ok(binding.clone()),
         Standing::Revive => revive::revive(x, opened, &got.lease).await,
-        // It never left the instance that its id names.
-        Standing::Fresh if opened.sealed.instance == instance.id => Ok(opened.sealed.binding()),
-        Standing::Fresh => Err(opened::gone().because("the claim bound the session to nothing")),
+        // It never left; only its id, or its record, says by which name it goes there.
+        Standing::Fresh => opened
+            .binding(&x.gateway)
+            .filter(|binding| binding.instance == instance.id)
+            .ok_or_else(|| opened::gone().because("the claim bound the session to nothing")),
     }
 }

@@ -1,0 +1,284 @@
+//! An autoscaler of one slot that does what the test says.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use mcp_gateway_api::{
+    activity::{ActivityReport, DrainAck},
+    claim::{ClaimRequest, Claimed, ColdStart, Purpose, Standing},
+    failure::{Failure, FailureKind},
+    ids::{ActivatorId, Generation, InstanceId, SessionKey},
+    record::{SessionNews, SessionRecord, SessionUpdate},
+    scaler::Scaler,
+    slot::{Owner, SlotKey},
+    view::{Endpoint, InstanceView, Lookup, Reach, Service, Stamp, ViewEvent},
+};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+pub struct FakeScaler {
+    upstream: Mutex<SocketAddr>,
+    up: watch::Sender<bool>,
+    state: Mutex<State>,
+    pub starts: AtomicUsize,
+    pub withdrawn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<InstanceView>,
+    gone: Vec<InstanceId>,
+    sequence: u64,
+    listeners: Vec<mpsc::Sender<ViewEvent>>,
+    claims: Vec<ClaimRequest>,
+    updates: Vec<SessionUpdate>,
+    records: HashMap<SessionKey, SessionRecord>,
+    acks: Vec<DrainAck>,
+    reports: Vec<ActivityReport>,
+    fail: Option<Failure>,
+}
+
+/// Counts a claim whose asker went away.
+struct Withdrawn<'a>(&'a AtomicUsize, bool);
+
+impl Drop for Withdrawn<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl FakeScaler {
+    pub fn new(upstream: SocketAddr) -> Self {
+        Self {
+            upstream: Mutex::new(upstream),
+            up: watch::Sender::new(true),
+            state: Mutex::default(),
+            starts: AtomicUsize::new(0),
+            withdrawn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Claims wait from now on.
+    pub fn hold_claims(&self) {
+        self.up.send_replace(false);
+    }
+
+    /// Claims are answered again.
+    pub fn release_claims(&self) {
+        self.up.send_replace(true);
+    }
+
+    /// Every claim fails with this.
+    pub fn fail_claims(&self, failure: Failure) {
+        self.state.lock().fail = Some(failure);
+    }
+
+    /// The next instance is somewhere else.
+    pub fn move_upstream(&self, to: SocketAddr) {
+        *self.upstream.lock() = to;
+    }
+
+    pub fn claims(&self) -> Vec<ClaimRequest> {
+        self.state.lock().claims.clone()
+    }
+
+    pub fn updates(&self) -> Vec<SessionNews> {
+        self.state.lock().updates.iter().map(|u| u.news.clone()).collect()
+    }
+
+    pub fn acks(&self) -> Vec<DrainAck> {
+        self.state.lock().acks.clone()
+    }
+
+    /// The leases last reported, or acknowledged, for the current instance.
+    pub fn leases(&self) -> Option<u32> {
+        let state = self.state.lock();
+        let id = state.current.as_ref()?.id;
+        let mut seen = state.reports.iter().rev().flat_map(|r| &r.instances);
+        seen.find(|one| one.instance == id).map(|one| one.leases)
+    }
+
+    pub fn instance(&self) -> Option<InstanceId> {
+        self.state.lock().current.as_ref().map(|view| view.id)
+    }
+
+    /// The current instance is gone for good.
+    pub fn lose(&self) {
+        let mut state = self.state.lock();
+        if let Some(view) = state.current.take() {
+            state.gone.push(view.id);
+            let stamp = state.next();
+            state.publish(ViewEvent::Gone {
+                instance: view.id,
+                why: "it ended".into(),
+                stamp,
+            });
+        }
+    }
+
+    /// The control plane forgets the instance without telling.
+    pub fn forget_silently(&self) {
+        let mut state = self.state.lock();
+        if let Some(view) = state.current.take() {
+            state.gone.push(view.id);
+        }
+    }
+
+    /// Says that the current instance is to be drained, or used again.
+    pub fn service(&self, service: Service) {
+        let mut state = self.state.lock();
+        let stamp = state.next();
+        if let Some(view) = state.current.as_mut() {
+            view.service = service;
+            view.stamp = stamp;
+            let view = view.clone();
+            state.publish(ViewEvent::Instance(view));
+        }
+    }
+
+    fn standing(state: &State, purpose: &Purpose, on: InstanceId) -> Result<Standing, Failure> {
+        let Purpose::Session { session, bound } = purpose else {
+            return Ok(Standing::Fresh);
+        };
+        let record = state.records.get(&session.key);
+        if record.is_some_and(|record| record.ended) {
+            return Err(Failure::new(FailureKind::SessionGone, "The session has ended."));
+        }
+        match record.and_then(|record| record.binding.clone()) {
+            Some(Some(binding)) if binding.instance == on => Ok(Standing::Bound(binding)),
+            None if *bound == Some(on) => Ok(Standing::Fresh),
+            Some(_) | None => Ok(Standing::Revive),
+        }
+    }
+}
+
+impl State {
+    fn next(&mut self) -> Stamp {
+        self.sequence += 1;
+        Stamp {
+            epoch: 1,
+            sequence: self.sequence,
+        }
+    }
+
+    fn publish(&mut self, event: ViewEvent) {
+        self.listeners.retain(|listener| listener.try_send(event.clone()).is_ok());
+    }
+}
+
+#[async_trait]
+impl Scaler for FakeScaler {
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, Failure> {
+        self.state.lock().claims.push(request.clone());
+        let mut withdrawn = Withdrawn(&self.withdrawn, false);
+        let mut up = self.up.subscribe();
+        let ready = tokio::time::timeout(request.budget, up.wait_for(|up| *up)).await;
+        withdrawn.1 = true;
+        if ready.is_err() {
+            return Err(Failure::new(FailureKind::HoldTimeout, "Still starting.")
+                .retry_after(std::time::Duration::from_secs(3)));
+        }
+        let mut state = self.state.lock();
+        if let Some(failure) = state.fail.clone() {
+            return Err(failure);
+        }
+        let fresh = state.current.is_none();
+        if fresh {
+            self.starts.fetch_add(1, Ordering::SeqCst);
+            let address = *self.upstream.lock();
+            let view = InstanceView {
+                id: InstanceId::random(),
+                slot: SlotKey {
+                    backend: request.backend.clone(),
+                    owner: Owner::Tenant(request.tenant.clone()),
+                },
+                tenant: request.tenant.clone(),
+                generation: Generation(1),
+                endpoint: Endpoint {
+                    reach: Reach::Tcp(address),
+                    host: format!("localhost:{}", address.port()).into(),
+                    path: "/mcp".into(),
+                },
+                service: Service::Open,
+                stamp: state.next(),
+            };
+            state.current = Some(view.clone());
+            state.publish(ViewEvent::Instance(view));
+        }
+        let stamp = state.next();
+        let mut instance = state.current.clone().expect("just made");
+        if instance.service == Service::IdleDrain {
+            instance.service = Service::Open;
+            instance.stamp = stamp;
+            state.current = Some(instance.clone());
+        }
+        Ok(Claimed {
+            session: matches!(request.purpose, Purpose::Initialize).then(SessionKey::random),
+            standing: Self::standing(&state, &request.purpose, instance.id)?,
+            instance,
+            cold: fresh.then(ColdStart::default),
+        })
+    }
+
+    fn subscribe(&self, _activator: ActivatorId) -> mpsc::Receiver<ViewEvent> {
+        let (sender, receiver) = mpsc::channel(1_024);
+        let mut state = self.state.lock();
+        let stamp = state.next();
+        let instances = state.current.iter().cloned().collect();
+        let records = state.records.values().cloned().map(std::sync::Arc::new).collect();
+        sender
+            .try_send(ViewEvent::Snapshot {
+                stamp,
+                complete: true,
+                instances,
+                records,
+            })
+            .expect("room for the first");
+        state.listeners.push(sender);
+        receiver
+    }
+
+    async fn report(&self, report: ActivityReport) {
+        self.state.lock().reports.push(report);
+    }
+
+    async fn acknowledge(&self, ack: DrainAck) {
+        self.state.lock().acks.push(ack);
+    }
+
+    async fn lookup(&self, instance: InstanceId) -> Lookup {
+        let state = self.state.lock();
+        match &state.current {
+            Some(view) if view.id == instance => Lookup::Ready(view.clone()),
+            Some(_) | None => Lookup::Gone,
+        }
+    }
+
+    async fn record(&self, update: SessionUpdate) -> Result<(), Failure> {
+        let mut state = self.state.lock();
+        state.updates.push(update.clone());
+        let mut record = state
+            .records
+            .get(&update.session.key)
+            .cloned()
+            .unwrap_or_else(|| SessionRecord::new(&update.session));
+        match update.news {
+            SessionNews::Opened(_) | SessionNews::RevivalFailed { retry: true } => return Ok(()),
+            SessionNews::Revived(binding) => record.binding = Some(Some(binding)),
+            SessionNews::RevivalFailed { retry: false } | SessionNews::Ended => record.ended = true,
+            SessionNews::Asleep => record.binding = Some(None),
+            SessionNews::LogLevel(level) => record.log_level = Some(level),
+            SessionNews::Subscribed(uri) => record.subscriptions.push(uri),
+            SessionNews::Unsubscribed(uri) => record.subscriptions.retain(|known| *known != uri),
+        }
+        state.records.insert(record.key, record.clone());
+        state.publish(ViewEvent::Record(std::sync::Arc::new(record)));
+        Ok(())
+    }
+}
