@@ -1,10 +1,5 @@
 //! Children from `fixtures/bridge_server.py` and an HTTP client that talks to a bridge in this process.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed unwrap fails the test that asked for the support"
-)]
-
 use std::{process::Stdio, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
