@@ -106,6 +106,7 @@ impl Core {
                 ticket,
                 at: self.now,
                 exit: report.clone(),
+                ran: instance.launched.is_some(),
                 log: instance.launched.as_ref().and_then(|l| l.log.clone()),
                 in_a_row,
             });
@@ -120,13 +121,22 @@ impl Core {
         let tally = slot.and_then(|slot| self.tallies.get(slot.backend()));
         let last = tally.and_then(|tally| tally.last_failure.as_ref());
         let name = slot.map_or("", |slot| slot.backend().as_str());
-        let why = last.map_or("its last starts failed", |last| last.exit.summary.as_str());
-        let tail = last.map_or_else(String::new, |last| last.exit.stderr_tail.join("\n"));
+        let (why, private) = match last {
+            None => ("its last starts failed", String::new()),
+            Some(last) if last.ran => (
+                last.exit.summary.as_str(),
+                last.exit.stderr_tail.join("\n"),
+            ),
+            Some(last) => (
+                "it could not be launched; the gateway's own status page says why",
+                last.exit.summary.clone(),
+            ),
+        };
         Failure::new(
             FailureKind::StartFailed,
             format!("The server {name} could not be started: {why}."),
         )
-        .because(tail)
+        .because(private)
         .retry_after(until.saturating_duration_since(self.now))
     }
 

@@ -113,7 +113,10 @@ async fn under_expire_a_lost_session_is_gone() {
     });
     let home = bench.claim(Purpose::Initialize).await.unwrap().instance.id;
     bench.claim(of_session(1, Some(home))).await.unwrap();
+    let mut activator = FakeActivator::new(&bench);
+    activator.read().await;
     bench.runtime.crash(home).await;
+    activator.read_until(|a| a.gone == [home]).await;
     let answer = bench.claim(of_session(1, Some(home))).await;
     assert_eq!(kind(answer), FailureKind::SessionGone);
     assert_eq!(bench.launches(), 1);
