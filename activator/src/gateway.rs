@@ -14,6 +14,7 @@ use crate::{
     hold::Holds,
     memory::Memory,
     session::{Sessions, sealed::Sealer},
+    sse_transport::channel::Channels,
 };
 
 /// Sessions remembered here while nothing of them is pending; forgetting one costs nothing but its age.
@@ -51,6 +52,8 @@ pub struct Shared {
     pub(crate) turns: Turns,
     pub(crate) abandoned: Abandoned,
     pub(crate) slots: Slots,
+    /// Open 2024-11-05 streams.
+    pub(crate) channels: Channels,
     /// Cancelled when the gateway begins to shut down: nothing new is taken, nothing waits any longer.
     pub(crate) closing: CancellationToken,
     /// Cancelled when what is still open must end.
@@ -70,6 +73,7 @@ impl Gateway {
             turns: Turns::default(),
             abandoned: Abandoned::default(),
             slots: Slots::default(),
+            channels: Channels::default(),
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),

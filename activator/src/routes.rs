@@ -9,7 +9,7 @@ use axum::{
 };
 use mcp_gateway_api::failure::{Failure, FailureKind};
 
-use crate::{edge, error::Refusal, exchange, gateway::Gateway, streams};
+use crate::{edge, error::Refusal, exchange, gateway::Gateway, sse_transport, streams};
 
 /// All routes of the data plane. `extra` (the list of backends at `/`, say) gets the same edge in front.
 pub(crate) fn router(gateway: &Gateway, extra: Router) -> Router {
@@ -20,8 +20,19 @@ pub(crate) fn router(gateway: &Gateway, extra: Router) -> Router {
         .options(options)
         .delete(exchange::delete::delete)
         .fallback(wrong_method);
+    let sse = MethodRouter::new()
+        .get(sse_transport::get)
+        .head(wrong_method)
+        .options(options)
+        .fallback(wrong_method);
+    let messages = MethodRouter::new()
+        .post(sse_transport::post::post)
+        .options(options)
+        .fallback(wrong_method);
     Router::new()
         .route("/adapters/{backend}/mcp", mcp)
+        .route("/adapters/{backend}/sse", sse)
+        .route("/adapters/{backend}/messages", messages)
         .with_state(gateway.clone())
         .merge(extra)
         .fallback(unknown)

@@ -44,7 +44,7 @@ pub(crate) fn body(source: impl Source) -> Body {
 }
 
 /// A 200 with an event stream: with the server's own headers where it has answered already.
-pub(crate) fn event_stream(head: Option<Parts>, source: impl Source) -> Response<Body> {
+pub(crate) fn event_stream(head: Option<Box<Parts>>, source: impl Source) -> Response<Body> {
     let mut response = Response::new(body(source));
     *response.headers_mut() = head.map_or_else(own_headers, |head| {
         let mut passed = head.headers;
@@ -61,7 +61,7 @@ fn own_headers() -> HeaderMap {
     HeaderMap::from_iter([(header::CONTENT_TYPE, kind)])
 }
 
-fn broken_off() -> io::Error {
+pub(crate) fn broken_off() -> io::Error {
     io::Error::new(
         io::ErrorKind::ConnectionAborted,
         "the server was lost within an event",

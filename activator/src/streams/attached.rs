@@ -54,9 +54,9 @@ pub(crate) enum Passed {
 /// What a server answered when asked for a stream.
 pub(crate) enum Asked {
     /// A stream.
-    Stream(Box<Parts>, Attached),
+    Stream(Box<Parts>, Box<Attached>),
     /// Something else.
-    Refused(Parts, Incoming),
+    Refused(Box<Parts>, Incoming),
 }
 
 impl Attached {
@@ -134,9 +134,9 @@ pub(crate) async fn ask(
     let (head, body) = response.into_parts();
     if head.status == StatusCode::OK && headers::is_event_stream(&head.headers) {
         let attached = Attached::new(view.id, body, life);
-        Ok(Asked::Stream(Box::new(head), attached))
+        Ok(Asked::Stream(Box::new(head), Box::new(attached)))
     } else {
-        Ok(Asked::Refused(head, body))
+        Ok(Asked::Refused(Box::new(head), body))
     }
 }
 
@@ -144,7 +144,7 @@ pub(crate) async fn ask(
 ///
 /// # Errors
 /// `InstanceLost` when it breaks off or is longer than a refusal may be.
-pub(crate) async fn pass_on(head: Parts, body: Incoming) -> Result<Response<Body>, Failure> {
+pub(crate) async fn pass_on(head: Box<Parts>, body: Incoming) -> Result<Response<Body>, Failure> {
     let whole = Limited::new(body, MAX_REFUSAL).collect().await;
     let whole = whole.map_err(|error| {
         let broken = SendError::Broken(io::Error::other(error).to_string());

@@ -126,7 +126,7 @@ async fn sessionless(
         .await
         .map_err(attached::lost)?
     {
-        Asked::Stream(head, attached) => Ok(event_stream(Some(*head), Plain { gateway, attached })),
+        Asked::Stream(head, attached) => Ok(event_stream(Some(head), Plain { gateway, attached })),
         Asked::Refused(head, body) => pass_on(head, body).await,
     }
 }
@@ -134,7 +134,7 @@ async fn sessionless(
 /// The stream of a server without sessions: passes until it ends.
 struct Plain {
     gateway: Gateway,
-    attached: Attached,
+    attached: Box<Attached>,
 }
 
 impl Source for Plain {
@@ -197,7 +197,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Asked, SendError>> + Send>>;
 enum Place {
     Parked,
     Opening(SessionBinding, Opening),
-    Attached(SessionBinding, Attached),
+    Attached(SessionBinding, Box<Attached>),
 }
 
 enum Step {
@@ -222,8 +222,8 @@ impl Refused {
 }
 
 enum Answer {
-    Stream(Parts),
-    Refused(Parts, Incoming),
+    Stream(Box<Parts>),
+    Refused(Box<Parts>, Incoming),
 }
 
 struct Legacy {
@@ -359,7 +359,7 @@ impl Legacy {
             Ok(Asked::Stream(head, attached)) => {
                 self.ticket.park(false);
                 self.place = Place::Attached(binding, attached);
-                Some(Answer::Stream(*head))
+                Some(Answer::Stream(head))
             }
             Ok(Asked::Refused(head, body)) => Some(Answer::Refused(head, body)),
             Err(_unreachable) => {
@@ -370,7 +370,7 @@ impl Legacy {
     }
 
     /// The server gave no stream and the client has no headers yet: what the server says is passed on.
-    async fn refuse(self, head: Parts, body: Incoming) -> Result<Response<Body>, Failure> {
+    async fn refuse(self, head: Box<Parts>, body: Incoming) -> Result<Response<Body>, Failure> {
         if head.status == StatusCode::NOT_FOUND {
             if head.headers.get(LOST).is_some_and(|what| what == "session") {
                 // A bridge lost the session's child: asleep, not ended.

@@ -64,7 +64,7 @@ pub(crate) async fn answer(x: &Exchange) -> Answered {
         match ask(&x.gateway, &view, asked.request(&view)).await {
             Ok(Asked::Stream(head, attached)) => {
                 let stream = Listen::new(x, slot, id, asked, attached);
-                let mut response = event_stream(Some(*head), stream);
+                let mut response = event_stream(Some(head), stream);
                 timing.map(|timing| response.headers_mut().insert("server-timing", timing));
                 return Ok(response);
             }
@@ -147,7 +147,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Asked, SendError>> + Send>>;
 enum Place {
     Parked,
     Opening(InstanceId, Opening),
-    Attached(Attached),
+    Attached(Box<Attached>),
 }
 
 enum Step {
@@ -195,7 +195,13 @@ struct Listen {
 }
 
 impl Listen {
-    fn new(x: &Exchange, slot: SlotKey, id: RequestId, asked: Ask, attached: Attached) -> Self {
+    fn new(
+        x: &Exchange,
+        slot: SlotKey,
+        id: RequestId,
+        asked: Ask,
+        attached: Box<Attached>,
+    ) -> Self {
         Self {
             gateway: x.gateway.clone(),
             backend: x.caller.backend.name.clone(),
@@ -376,8 +382,8 @@ impl Source for Listen {
                 Ok(()) = self.openings.changed(), if parked => {}
                 step = self.place.step() => match self.stepped(step) {
                     Some(Next::Give(given)) => return Some(given),
-                    Some(Next::Ended) => if self.ended().await { return None; },
-                    None => {}
+                    Some(Next::Ended) if self.ended().await => return None,
+                    Some(Next::Ended) | None => {}
                 },
                 () = sleep_until(due) => {
                     self.last = Instant::now();
