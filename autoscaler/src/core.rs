@@ -28,6 +28,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
 pub mod activity;
+mod audit;
 pub mod backoff;
 mod catalog;
 mod claims;
