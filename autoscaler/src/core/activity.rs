@@ -118,7 +118,9 @@ impl Drain {
         }
         match self.awaited.get_mut(&from) {
             None => return Heard::Ignored,
-            Some(said) => *said = Some(leases),
+            // The count only falls once the drain is applied: of two acknowledgements that overtook each other the
+            // lower one is the later.
+            Some(said) => *said = Some(said.map_or(leases, |before| before.min(leases))),
         }
         if leases > 0 {
             Heard::InUse

@@ -1,0 +1,133 @@
+//! A modelled runtime: answers late, or after its instance has spoken; refuses, hangs, crashes; ends what it is told to.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use mcp_gateway_api::{
+    failure::ExitReport,
+    ids::InstanceId,
+    view::{Endpoint, Reach},
+};
+use mcp_gateway_autoscaler::core::{Ticket, event::Event};
+use mcp_gateway_runtime::{Launched, RuntimeEvent};
+use rand::{Rng, rngs::StdRng};
+
+pub(crate) struct Copy {
+    pub(crate) told_to_end: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Runtime {
+    pub(crate) alive: BTreeMap<InstanceId, Copy>,
+}
+
+/// What happens after so long.
+pub(crate) type Plan = Vec<(Duration, Happening)>;
+
+pub(crate) enum Happening {
+    /// Said to the core, whatever has become of the instance.
+    Say(Event),
+    /// Said only while the instance is alive.
+    IfAlive(InstanceId, RuntimeEvent),
+    /// It ends by itself.
+    Crash(InstanceId),
+}
+
+pub(crate) fn ms(rng: &mut StdRng, below: u64) -> Duration {
+    Duration::from_micros(rng.random_range(0..below * 1_000))
+}
+
+pub(crate) fn exit(summary: &str) -> ExitReport {
+    ExitReport {
+        code: Some(1),
+        summary: summary.into(),
+        ..ExitReport::default()
+    }
+}
+
+pub(crate) fn endpoint() -> Endpoint {
+    Endpoint {
+        reach: Reach::InProcess,
+        host: "localhost".into(),
+        path: "/mcp".into(),
+    }
+}
+
+impl Runtime {
+    /// Launches; says what will happen when.
+    pub(crate) fn launch(&mut self, ticket: Ticket, rng: &mut StdRng, kind: bool) -> Plan {
+        let fate = if kind { 99 } else { rng.random_range(0..100) };
+        if fate < 5 {
+            let outcome = Err(exit("there is no such command"));
+            return vec![(
+                ms(rng, 20),
+                Happening::Say(Event::Launched { ticket, outcome }),
+            )];
+        }
+        let id = InstanceId(rng.random());
+        self.alive.insert(id, Copy { told_to_end: false });
+        let outcome = Ok(Launched {
+            instance: id,
+            pid: None,
+            log: None,
+        });
+        let answered = match fate {
+            5 => Duration::from_secs(rng.random_range(500..900)),
+            6..10 => ms(rng, 3_000),
+            _ => ms(rng, 10),
+        };
+        let running = ms(rng, 10);
+        let mut plan = vec![
+            (
+                answered,
+                Happening::Say(Event::Launched { ticket, outcome }),
+            ),
+            (running, Happening::IfAlive(id, RuntimeEvent::Running(id))),
+        ];
+        match fate {
+            10..18 => plan.push((running + ms(rng, 500), Happening::Crash(id))),
+            18..22 => {}
+            _ => {
+                let slow = if fate < 30 { 4_000 } else { 100 };
+                let ready = running + ms(rng, slow);
+                plan.push((
+                    ready,
+                    Happening::IfAlive(id, RuntimeEvent::Ready(id, endpoint())),
+                ));
+                if fate < 40 {
+                    plan.push((ready + ms(rng, 20_000), Happening::Crash(id)));
+                }
+            }
+        }
+        if rng.random_ratio(1, 10) {
+            let warning = RuntimeEvent::Warning(id, "it listens everywhere".into());
+            plan.push((ms(rng, 100), Happening::IfAlive(id, warning)));
+        }
+        plan
+    }
+
+    /// Somebody else's instance speaks: nobody has launched it.
+    pub(crate) fn stray(&mut self, rng: &mut StdRng) -> RuntimeEvent {
+        let id = InstanceId(rng.random());
+        self.alive.insert(id, Copy { told_to_end: false });
+        if rng.random() {
+            RuntimeEvent::Running(id)
+        } else {
+            RuntimeEvent::Ready(id, endpoint())
+        }
+    }
+
+    /// Told to end one; says when it will be gone.
+    pub(crate) fn terminate(
+        &mut self,
+        id: InstanceId,
+        rng: &mut StdRng,
+    ) -> Option<(Duration, Happening)> {
+        let copy = self.alive.get_mut(&id)?;
+        copy.told_to_end = true;
+        // Now and then the order is lost, and has to be given again.
+        if rng.random_ratio(1, 50) {
+            return None;
+        }
+        Some((ms(rng, 300), Happening::Crash(id)))
+    }
+}
