@@ -123,9 +123,10 @@ impl Core {
         let name = slot.map_or("", |slot| slot.backend().as_str());
         let (why, private) = match last {
             None => ("its last starts failed", String::new()),
-            Some(last) if last.ran => {
-                (last.exit.summary.as_str(), last.exit.stderr_tail.join("\n"))
-            }
+            Some(last) if last.ran => (
+                last.exit.summary.trim_end_matches('.'),
+                last.exit.stderr_tail.join("\n"),
+            ),
             Some(last) => (
                 "it could not be launched; the gateway's own status page says why",
                 last.exit.summary.clone(),
