@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod scaler;
+pub mod talker;
 pub mod upstream;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};

@@ -1,0 +1,277 @@
+//! 2024-11-05 HTTP+SSE.
+
+use std::sync::Arc;
+
+use http::Method;
+use mcp_gateway_api::{backend::Transport, record::SessionNews};
+
+use crate::{
+    streams::talking,
+    support::{
+        Answer, INITIALIZE, INITIALIZED, Names, Setup, World, call, client::Coming, talker::Talker,
+    },
+};
+
+fn stdio() -> Setup {
+    Setup {
+        transport: Transport::Stdio,
+        ..Setup::default()
+    }
+}
+
+/// An open stream and where to post.
+async fn stream(world: &World, headers: &[(&str, &str)]) -> (Coming, String) {
+    let request = world
+        .client
+        .request(Method::GET, "/adapters/demo/sse", headers, "");
+    let mut stream = world.client.begin(request).await;
+    assert_eq!(stream.status, 200);
+    assert_eq!(stream.headers["content-type"], "text/event-stream");
+    let text = stream.until("\n\n").await;
+    let endpoint = text.strip_prefix("event: endpoint\ndata: ").unwrap();
+    let endpoint = endpoint.lines().next().unwrap().to_owned();
+    assert!(endpoint.starts_with("/adapters/demo/messages?session_id="));
+    (stream, endpoint)
+}
+
+async fn post(world: &World, endpoint: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut all = vec![("content-type", "application/json")];
+    all.extend_from_slice(headers);
+    let request = world.client.request(Method::POST, endpoint, &all, body);
+    world.client.send(request).await
+}
+
+/// An initialized session.
+async fn opened() -> (World, Talker, Coming, String) {
+    let (world, talker) = talking(stdio()).await;
+    let (mut stream, endpoint) = stream(&world, &[]).await;
+    assert!(world.scaler.claims().is_empty());
+    assert_eq!(post(&world, &endpoint, &[], INITIALIZE).await.status, 202);
+    stream.until("protocolVersion").await;
+    assert_eq!(post(&world, &endpoint, &[], INITIALIZED).await.status, 202);
+    (world, talker, stream, endpoint)
+}
+
+#[tokio::test]
+async fn the_first_post_launches_and_answers_come_on_the_stream() {
+    let (world, talker, mut stream, endpoint) = opened().await;
+    assert_eq!(world.scaler.claims().len(), 1);
+    assert_eq!(
+        post(&world, &endpoint, &[], &call(3, "echo")).await.text(),
+        "Accepted"
+    );
+    let seen = stream.until("\"id\":3").await;
+    assert_eq!(seen.matches("event: endpoint").count(), 1, "{seen}");
+    let posted: Vec<_> = talker
+        .seen()
+        .iter()
+        .filter(|s| s.method == Method::POST)
+        .map(|s| s.uri.to_string())
+        .collect();
+    assert_eq!(posted, ["/messages?session_id=0"; 3]);
+    let body = talker.seen().last().unwrap().body.clone();
+    assert_eq!(body, call(3, "echo"));
+}
+
+#[tokio::test]
+async fn a_pending_request_holds_the_instance_and_the_stream_does_not() {
+    let (world, talker, mut stream, endpoint) = opened().await;
+    world
+        .until("no lease is left", || world.scaler.leases() == Some(0))
+        .await;
+    assert_eq!(
+        post(&world, &endpoint, &[], &call(3, "never")).await.status,
+        202
+    );
+    world
+        .until("a lease is reported", || world.scaler.leases() == Some(1))
+        .await;
+    talker.say("data: {\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{}}\n\n");
+    stream.until("\"id\":3").await;
+    world
+        .until("the lease has ended", || world.scaler.leases() == Some(0))
+        .await;
+}
+
+#[tokio::test]
+async fn the_stream_outlives_its_instance_and_the_next_post_revives_unseen() {
+    let (world, talker, mut stream, endpoint) = opened().await;
+    let level =
+        r#"{"jsonrpc":"2.0","id":4,"method":"logging/setLevel","params":{"level":"debug"}}"#;
+    assert_eq!(post(&world, &endpoint, &[], level).await.status, 202);
+    stream.until("\"id\":4").await;
+    world
+        .until("the level is recorded", || {
+            world
+                .scaler
+                .updates()
+                .contains(&SessionNews::LogLevel("debug".into()))
+        })
+        .await;
+    world.scaler.lose();
+    world
+        .until("the upstream stream is closed", || talker.open() == 0)
+        .await;
+    stream.until(":\n\n").await;
+    assert_eq!(
+        post(&world, &endpoint, &[], &call(5, "echo")).await.status,
+        202
+    );
+    let seen = stream.until("\"id\":5").await;
+    assert_eq!(seen.matches("protocolVersion").count(), 1, "{seen}");
+    assert!(!seen.contains("gateway-revival"), "{seen}");
+    let replayed = &talker.methods()[3..];
+    assert_eq!(
+        replayed,
+        [
+            "initialize",
+            "notifications/initialized",
+            "logging/setLevel",
+            "tools/call"
+        ]
+    );
+    let revived = |news: &SessionNews| matches!(news, SessionNews::Revived(_));
+    assert!(world.scaler.updates().iter().any(revived));
+}
+
+#[tokio::test]
+async fn what_waits_for_an_answer_of_a_lost_server_is_told_and_the_stream_goes_on() {
+    let (world, _talker, mut stream, endpoint) = opened().await;
+    assert_eq!(
+        post(&world, &endpoint, &[], &call(3, "never")).await.status,
+        202
+    );
+    world.scaler.lose();
+    let seen = stream.until("\"id\":3").await;
+    assert!(
+        seen.contains("\"error\"") && seen.contains("instance_lost"),
+        "{seen}"
+    );
+    assert_eq!(
+        post(&world, &endpoint, &[], &call(4, "echo")).await.status,
+        202
+    );
+    stream.until("\"id\":4").await;
+}
+
+#[tokio::test]
+async fn a_server_that_promises_something_else_ends_the_session() {
+    let (world, talker, stream, endpoint) = opened().await;
+    world.scaler.lose();
+    talker.change_capabilities();
+    assert_eq!(
+        post(&world, &endpoint, &[], &call(3, "echo")).await.status,
+        404
+    );
+    assert!(stream.rest().await.1);
+    assert_eq!(
+        post(&world, &endpoint, &[], &call(3, "echo")).await.status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn what_wakes_nothing_is_answered_while_the_server_sleeps() {
+    let (world, talker, mut stream, endpoint) = opened().await;
+    world.scaler.lose();
+    world
+        .until("the upstream stream is closed", || talker.open() == 0)
+        .await;
+    let ping = r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#;
+    assert_eq!(post(&world, &endpoint, &[], ping).await.status, 202);
+    stream
+        .until("{\"jsonrpc\":\"2.0\",\"id\":\"p\",\"result\":{}}")
+        .await;
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+    assert_eq!(post(&world, &endpoint, &[], note).await.status, 202);
+    assert_eq!(world.scaler.claims().len(), 1);
+}
+
+#[tokio::test]
+async fn closing_the_stream_ends_the_session() {
+    let (world, talker, stream, endpoint) = opened().await;
+    drop(stream);
+    world
+        .until("the end is recorded", || {
+            world.scaler.updates().contains(&SessionNews::Ended)
+        })
+        .await;
+    world
+        .until("the upstream stream is closed", || talker.open() == 0)
+        .await;
+    assert_eq!(
+        post(&world, &endpoint, &[], &call(3, "echo")).await.status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn a_channel_is_its_principals_only() {
+    let setup = Setup {
+        auth: Arc::new(Names),
+        ..stdio()
+    };
+    let (world, _talker) = talking(setup).await;
+    let alice = [("authorization", "Bearer alice")];
+    let (_stream, endpoint) = stream(&world, &alice).await;
+    let bob = [("authorization", "Bearer bob")];
+    assert_eq!(post(&world, &endpoint, &bob, INITIALIZE).await.status, 404);
+    assert_eq!(post(&world, &endpoint, &[], INITIALIZE).await.status, 401);
+    let forged = "/adapters/demo/messages?session_id=AAAA";
+    assert_eq!(post(&world, forged, &alice, INITIALIZE).await.status, 404);
+    assert_eq!(
+        post(&world, "/adapters/demo/messages", &alice, INITIALIZE)
+            .await
+            .status,
+        404
+    );
+    assert!(world.scaler.claims().is_empty());
+    assert_eq!(
+        post(&world, &endpoint, &alice, INITIALIZE).await.status,
+        202
+    );
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_while_it_waits_never_reaches_the_server() {
+    let (world, talker, _stream, endpoint) = opened().await;
+    world.scaler.lose();
+    world
+        .until("the upstream stream is closed", || talker.open() == 0)
+        .await;
+    world.scaler.hold_claims();
+    let body = call(9, "echo");
+    let held = post(&world, &endpoint, &[], &body);
+    let cancel = async {
+        world
+            .until("the call waits", || world.scaler.claims().len() == 2)
+            .await;
+        let cancel =
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}"#;
+        post(&world, &endpoint, &[], cancel).await
+    };
+    let (held, cancelled) = tokio::join!(held, cancel);
+    assert_eq!((held.status, cancelled.status), (202, 202));
+    world.scaler.release_claims();
+    assert!(!talker.methods().contains(&"tools/call".to_owned()));
+}
+
+#[tokio::test]
+async fn only_backends_of_this_transport_have_its_endpoints() {
+    let (world, _talker) = talking(Setup::default()).await;
+    let request = world
+        .client
+        .request(Method::GET, "/adapters/demo/sse", &[], "");
+    assert_eq!(world.client.send(request).await.status, 404);
+    let setup = Setup {
+        transport: Transport::Sse,
+        ..Setup::default()
+    };
+    let (world, _talker) = talking(setup).await;
+    assert_eq!(world.client.post(INITIALIZE, &[]).await.status, 405);
+    let request = world
+        .client
+        .request(Method::GET, "/adapters/demo/mcp", &[], "");
+    let mut stream = world.client.begin(request).await;
+    stream.until("event: endpoint").await;
+}
