@@ -31,6 +31,9 @@ pub struct ActivatorConfig {
     pub keep_alive: Duration,
     /// Bounds of everything that waits for an instance.
     pub hold: HoldBounds,
+    /// Between two exchanges of a session that were held, at most: the second follows when the first is answered, or this
+    /// long after it was written, so that a server which takes connections one by one also reads them in order.
+    pub settle: Duration,
     /// How long to wait for word of an instance's end when it no longer takes connections.
     pub lost_grace: Duration,
 }
@@ -47,6 +50,7 @@ impl Default for ActivatorConfig {
             max_initialize_answer: 4 << 20,
             keep_alive: Duration::from_secs(15),
             hold: HoldBounds::default(),
+            settle: Duration::from_millis(1),
             lost_grace: Duration::from_secs(2),
         }
     }

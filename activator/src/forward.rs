@@ -9,6 +9,8 @@ pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod upstream;
 
+use std::{convert::Infallible, time::Duration};
+
 use axum::{
     body::Body,
     http::{Method, Response},
@@ -20,6 +22,8 @@ use mcp_gateway_api::{
     failure::{Failure, FailureKind},
     ids::UpstreamSession,
 };
+
+use tokio::sync::oneshot;
 
 use self::{
     outlive::Outliving,
@@ -47,7 +51,7 @@ pub(crate) struct Outbound<'a> {
     pub session: Option<&'a UpstreamSession>,
     /// Whose modern exchange it is, for a bridge.
     pub owner: Option<HeaderValue>,
-    /// The session's turn, if the exchange was held: given on once the request is written.
+    /// The session's turn, if the exchange was held: given on when the request is written.
     pub turn: Option<Turn>,
 }
 
@@ -93,10 +97,17 @@ pub(crate) async fn send(
         last_event_id: None,
         query: outbound.query,
     };
-    let body = SentBody::new(outbound.body).giving_on(outbound.turn);
+    let (turn, written) = match outbound.turn {
+        None => (None, None),
+        Some(turn) => {
+            let (tell, written) = oneshot::channel();
+            (Some((turn, written)), Some(tell))
+        }
+    };
+    let body = SentBody::new(outbound.body).telling(written);
     let request = request::build(outbound.method, answer.lease.view(), passed, extras, body);
     let outlives = answer.outlives;
-    let sending = deliver(gateway.clone(), request, answer);
+    let sending = deliver(gateway.clone(), request, turn, answer);
     if outlives {
         Outliving::new(gateway, Box::pin(sending)).await
     } else {
@@ -107,6 +118,7 @@ pub(crate) async fn send(
 async fn deliver(
     gateway: Gateway,
     request: http::Request<SentBody>,
+    turn: Option<(Turn, oneshot::Receiver<()>)>,
     answer: Answer,
 ) -> Result<Response<Tap>, Undelivered> {
     let mut life = answer.lease.life();
@@ -114,6 +126,7 @@ async fn deliver(
     let response = tokio::select! {
         biased;
         sent = sent => sent,
+        never = give_on(turn, gateway.config.settle) => match never {},
         _ = life.wait_for(|life| life.is_over()) => {
             Err(SendError::Broken("it ended before it answered".into()))
         }
@@ -128,6 +141,18 @@ async fn deliver(
         Ok(response) => Ok(passing(gateway.clone(), response, answer)),
         Err(error) => Err(undelivered(error)),
     }
+}
+
+/// Gives the session's turn on a moment after the request was written; when this is dropped, because an answer came,
+/// at once.
+async fn give_on(turn: Option<(Turn, oneshot::Receiver<()>)>, settle: Duration) -> Infallible {
+    if let Some((turn, written)) = turn {
+        // The body tells by being dropped.
+        let _told = written.await;
+        tokio::time::sleep(settle).await;
+        drop(turn);
+    }
+    std::future::pending().await
 }
 
 fn passing(gateway: Gateway, response: http::Response<Incoming>, answer: Answer) -> Response<Tap> {
@@ -211,5 +236,5 @@ pub(crate) fn lost() -> Failure {
 
 pub(crate) fn shutting_down() -> Failure {
     Failure::new(FailureKind::ShuttingDown, "The gateway is shutting down.")
-        .retry_after(std::time::Duration::from_secs(1))
+        .retry_after(Duration::from_secs(1))
 }

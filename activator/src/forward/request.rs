@@ -11,18 +11,17 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use mcp_gateway_api::{ids::UpstreamSession, view::InstanceView};
 
-use crate::{
-    edge::headers::{LAST_EVENT_ID, SESSION_ID},
-    exchange::turn::Turn,
-};
+use tokio::sync::oneshot;
 
-/// A request's body. The connection drops it when it has taken it all, or when the request is given up: the next
-/// exchange of a session that was held is released only then.
+use crate::edge::headers::{LAST_EVENT_ID, SESSION_ID};
+
+/// A request's body. The connection drops it when it has taken it all, or when the request is given up; whoever waits
+/// for that is told by the sender's drop.
 #[derive(Default)]
 pub(crate) struct SentBody {
     bytes: Option<Bytes>,
     // Held for its drop.
-    _turn: Option<Turn>,
+    _written: Option<oneshot::Sender<()>>,
 }
 
 impl SentBody {
@@ -31,14 +30,14 @@ impl SentBody {
     pub(crate) const fn new(bytes: Bytes) -> Self {
         Self {
             bytes: Some(bytes),
-            _turn: None,
+            _written: None,
         }
     }
 
-    /// Also gives the session's turn on when it is written.
+    /// Also tells when it was written.
     #[must_use]
-    pub(crate) fn giving_on(mut self, turn: Option<Turn>) -> Self {
-        self._turn = turn;
+    pub(crate) fn telling(mut self, written: Option<oneshot::Sender<()>>) -> Self {
+        self._written = written;
         self
     }
 }

@@ -253,6 +253,10 @@ impl Core {
                 if let Some(data) = frame.data_ref() {
                     self.passed(data);
                 }
+                // A server that knows the length writes the last byte and asks no further.
+                if self.scanner.is_none() && self.inner.is_end_stream() {
+                    self.end();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {

@@ -1,1 +1,107 @@
-//! To come.
+//! How sessions end: by DELETE, by their server, by age, by loss under `onIdle: expire`.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use mcp_gateway_api::{policy::OnIdle, record::SessionNews};
+
+use crate::support::{INITIALIZED, Setup, World, call};
+
+fn ended(world: &World) -> bool {
+    world.scaler.updates().contains(&SessionNews::Ended)
+}
+
+async fn assert_gone(world: &World, id: &str) {
+    let claims = world.scaler.claims().len();
+    for body in [&*call(9, "echo"), INITIALIZED] {
+        let answer = world.client.post(body, &[("mcp-session-id", id)]).await;
+        assert_eq!(answer.status, 404);
+    }
+    assert_eq!(world.client.delete(id).await.status, 404);
+    assert_eq!(world.scaler.claims().len(), claims, "nothing woke");
+}
+
+#[tokio::test]
+async fn delete_passes_the_servers_answer_and_ends_the_session() {
+    let world = World::new().await;
+    let id = world.open().await;
+    assert_eq!(world.client.delete(&id).await.status, 200);
+    assert_eq!(world.upstream.last().header("mcp-session-id"), Some("upstream-0"));
+    world.until("the end is recorded", || ended(&world)).await;
+    assert_gone(&world, &id).await;
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_its_sessions_keeps_them() {
+    let world = World::new().await;
+    let id = world.open().await;
+    world.upstream.inner.keeps_sessions.store(true, Ordering::SeqCst);
+    assert_eq!(world.client.delete(&id).await.status, 405);
+    assert_eq!(world.client.post(&call(1, "echo"), &[("mcp-session-id", &id)]).await.status, 200);
+    assert!(!ended(&world));
+}
+
+#[tokio::test]
+async fn delete_of_a_sleeping_session_ends_it_and_wakes_nothing() {
+    let world = World::new().await;
+    let id = world.open().await;
+    world.scaler.lose();
+    let (claims, seen) = (world.scaler.claims().len(), world.upstream.seen().len());
+    let answer = world.client.delete(&id).await;
+    assert_eq!((answer.status, answer.body.len()), (204, 0));
+    assert_eq!((world.scaler.claims().len(), world.upstream.seen().len()), (claims, seen));
+    world.until("the end is recorded", || ended(&world)).await;
+    assert_gone(&world, &id).await;
+}
+
+#[tokio::test]
+async fn delete_without_a_session_is_405() {
+    let world = World::new().await;
+    let request = world.client.request(http::Method::DELETE, "/adapters/demo/mcp", &[], "");
+    assert_eq!(world.client.send(request).await.status, 405);
+    assert!(world.scaler.claims().is_empty());
+}
+
+#[tokio::test]
+async fn a_session_that_its_server_ended_stays_ended() {
+    let world = World::new().await;
+    let id = world.open().await;
+    world.upstream.forget_sessions();
+    let answer = world.client.post(&call(1, "echo"), &[("mcp-session-id", &id)]).await;
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_i64()), (404, Some(-32_001)), "the server's own words");
+    world.until("the end is recorded", || ended(&world)).await;
+    assert_gone(&world, &id).await;
+}
+
+#[tokio::test]
+async fn an_old_session_is_expired() {
+    let mut setup = Setup::default();
+    setup.policy.session_lifetime = Duration::ZERO;
+    let world = World::with(setup).await;
+    let answer = world.client.post(crate::support::INITIALIZE, &[]).await;
+    let id = answer.header("mcp-session-id").unwrap().to_owned();
+    assert_gone(&world, &id).await;
+}
+
+#[tokio::test]
+async fn under_expire_a_lost_instance_ends_its_sessions_without_waking_anything() {
+    let mut setup = Setup::default();
+    setup.policy.on_idle = OnIdle::Expire;
+    let world = World::with(setup).await;
+    let id = world.open().await;
+    world.scaler.lose();
+    assert_gone(&world, &id).await;
+    world.until("the end is recorded", || ended(&world)).await;
+    assert_ne!(world.open().await, id, "a new one can be had");
+}
+
+#[tokio::test]
+async fn an_idle_session_is_released_from_a_busy_instance_and_comes_back() {
+    let mut setup = Setup::default();
+    setup.policy.session_idle_timeout = Duration::from_millis(100);
+    let world = World::with(setup).await;
+    let id = world.open().await;
+    world.until("it sleeps", || world.scaler.updates().contains(&SessionNews::Asleep)).await;
+    world.until("its server was told", || world.upstream.seen().iter().any(|s| s.method == http::Method::DELETE)).await;
+    let answer = world.client.post(&call(1, "echo"), &[("mcp-session-id", &id)]).await;
+    assert_eq!((answer.status, answer.json()["result"]["session"].as_str()), (200, Some("upstream-1")));
+}

@@ -193,3 +193,13 @@ async fn a_server_without_sessions_gets_none_from_us() {
     assert_eq!(world.client.post(&call(2, "echo"), &[]).await.status, 200);
     assert_eq!(world.scaler.claims().len(), claims, "the slot is known");
 }
+
+#[tokio::test]
+async fn a_whole_answer_ends_its_lease_at_once() {
+    let world = World::new().await;
+    let id = world.open().await;
+    for n in 1..=3 {
+        world.client.post(&call(n, "echo"), &[("mcp-session-id", &id)]).await;
+    }
+    world.until("no lease is left", || world.scaler.leases() == Some(0)).await;
+}

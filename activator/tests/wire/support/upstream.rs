@@ -314,10 +314,12 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
 }
 
 fn finish_later(inner: &Inner, sender: mpsc::Sender<Result<String, std::io::Error>>, last: String) {
-    let mut dropped = Dropped(Arc::clone(&inner.dropped), false);
+    let dropped = Dropped(Arc::clone(&inner.dropped), false);
     // Taken now, so that a `go` said from here on is not missed.
     let go = inner.go_later();
     tokio::spawn(async move {
+        // Whole: a closure would otherwise take only a copy of its flag.
+        let mut dropped = dropped;
         tokio::select! {
             () = go => {
                 dropped.1 = sender.send(Ok(last)).await.is_ok();
