@@ -1,0 +1,140 @@
+//! Session records as values.
+
+use mcp_gateway_api::{
+    failure::FailureKind,
+    ids::{BackendName, InstanceId, SessionKey, TenantName, UpstreamSession},
+    record::{
+        MAX_RECORD_TEXT, MAX_SUBSCRIPTIONS, SessionBinding, SessionNews, SessionRef, SessionUpdate,
+    },
+};
+use proptest::prelude::*;
+
+use crate::core::records::{RecordLimits, Records};
+
+fn update(n: u8, tenant: &str, news: SessionNews) -> SessionUpdate {
+    SessionUpdate {
+        session: SessionRef {
+            key: SessionKey([n; 24]),
+            backend: BackendName::new("everything").unwrap(),
+            tenant: TenantName::new(tenant).unwrap(),
+            expires_at: 100 + u64::from(n),
+        },
+        news,
+    }
+}
+
+fn records(total: usize, per_tenant: usize) -> Records {
+    Records::new(RecordLimits { total, per_tenant })
+}
+
+fn level() -> SessionNews {
+    SessionNews::LogLevel("debug".into())
+}
+
+#[test]
+fn records_are_bounded_for_each_tenant_and_in_the_whole() {
+    let mut records = records(3, 2);
+    records.apply(&update(1, "red", level())).unwrap();
+    records.apply(&update(2, "red", level())).unwrap();
+    let full = records.apply(&update(3, "red", level())).unwrap_err();
+    assert_eq!(full.kind, FailureKind::Capacity);
+    // What is there may still change.
+    records
+        .apply(&update(2, "red", SessionNews::Asleep))
+        .unwrap();
+    records.apply(&update(3, "blue", level())).unwrap();
+    assert!(records.apply(&update(4, "blue", level())).is_err());
+    assert_eq!(records.pop_expired(101), Some(SessionKey([1; 24])));
+    records.apply(&update(4, "blue", level())).unwrap();
+}
+
+#[test]
+fn an_ended_session_keeps_nothing_and_takes_no_more_news() {
+    let mut records = records(9, 9);
+    records.apply(&update(1, "red", level())).unwrap();
+    let ended = records
+        .apply(&update(1, "red", SessionNews::Ended))
+        .unwrap()
+        .unwrap();
+    assert!(ended.ended && ended.log_level.is_none());
+    let late = SessionNews::Revived(SessionBinding {
+        instance: InstanceId(1),
+        upstream: UpstreamSession("u".into()),
+    });
+    let refused = records.apply(&update(1, "red", late)).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::SessionGone);
+    assert_eq!(
+        records.apply(&update(1, "red", SessionNews::Ended)),
+        Ok(None)
+    );
+}
+
+#[test]
+fn news_that_change_nothing_make_no_record() {
+    let mut records = records(9, 9);
+    let opened = SessionNews::Opened(InstanceId(1));
+    let unsubscribed = SessionNews::Unsubscribed("file:///a".into());
+    let failed = SessionNews::RevivalFailed { retry: true };
+    for news in [opened, unsubscribed, failed] {
+        assert_eq!(records.apply(&update(1, "red", news)), Ok(None));
+    }
+    assert!(records.is_empty());
+}
+
+#[test]
+fn texts_and_subscriptions_are_bounded() {
+    let mut records = records(9, 9);
+    let long = "x".repeat(MAX_RECORD_TEXT + 1);
+    assert!(
+        records
+            .apply(&update(1, "red", SessionNews::LogLevel(long.clone())))
+            .is_err()
+    );
+    assert!(
+        records
+            .apply(&update(1, "red", SessionNews::Subscribed(long)))
+            .is_err()
+    );
+    for n in 0..MAX_SUBSCRIPTIONS {
+        let news = SessionNews::Subscribed(format!("file:///{n}"));
+        records.apply(&update(1, "red", news)).unwrap();
+    }
+    let more = SessionNews::Subscribed("file:///more".into());
+    assert!(records.apply(&update(1, "red", more)).is_err());
+    // One it has already is no more.
+    let again = SessionNews::Subscribed("file:///0".into());
+    assert_eq!(records.apply(&update(1, "red", again)), Ok(None));
+}
+
+fn news() -> impl Strategy<Value = SessionNews> {
+    prop_oneof![
+        Just(SessionNews::Asleep),
+        Just(SessionNews::Ended),
+        Just(level()),
+        "[ab]{1,2}".prop_map(SessionNews::Subscribed),
+        "[ab]{1,2}".prop_map(SessionNews::Unsubscribed),
+        any::<bool>().prop_map(|retry| SessionNews::RevivalFailed { retry }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_indexes_agree_whatever_the_news(
+        updates in proptest::collection::vec((0_u8..6, news(), any::<bool>()), 0..60),
+    ) {
+        let mut records = records(4, 3);
+        for (n, news, remove) in updates {
+            let tenant = if n % 2 == 0 { "red" } else { "blue" };
+            if remove {
+                records.remove(&SessionKey([n; 24]));
+            } else {
+                let _ = records.apply(&update(n, tenant, news));
+            }
+            prop_assert_eq!(records.iter().count(), records.len());
+            prop_assert!(records.len() <= 4);
+        }
+        while records.pop_expired(u64::MAX).is_some() {}
+        prop_assert!(records.is_empty());
+        prop_assert_eq!(records.first_expiry(), None);
+    }
+}
