@@ -95,7 +95,8 @@ async fn a_server_runs_then_is_ready_then_has_exited(mut stage: impl Stage) {
 
 async fn a_failed_launch_is_followed_by_nothing(mut stage: impl Stage) {
     let order = stage.order(Behaviour::Missing);
-    let report = stage.runtime().launch(order).await.unwrap_err();
+    let answer = stage.runtime().launch(order).await;
+    let report = answer.expect_err("nothing can be started");
     assert!(!report.summary.is_empty());
     assert!(quiet(&mut stage).await);
 }

@@ -10,13 +10,13 @@ use mcp_gateway_api::{
     ids::InstanceId,
     view::{Endpoint, Reach},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use super::{
     child::Process,
     listener::{self, Listening},
     port::Reservation,
-    probe::{NotYet, Probe},
+    probe::{NotYet, Probe, Seen},
 };
 use crate::{RuntimeEvent, child::ChildControl};
 
@@ -62,15 +62,26 @@ impl HttpServer {
             host: self.host(),
             health_path: self.health_path.clone(),
         };
+        // Looking takes about as long as the server's first answer, so it is done meanwhile.
+        let mut look: Option<JoinHandle<Listening>> = None;
+        let watch = |seen| match seen {
+            Seen::Listening => {
+                look.get_or_insert_with(|| self.look());
+            }
+            Seen::NotYet(why) => last = why,
+        };
         let address = tokio::select! {
             biased;
             report = self.process.exited() => return never_served(report, None),
             () = self.process.told_to_end() => {
                 return never_served(self.process.exited().await, Some(&last));
             }
-            address = probe.until_serving(|why| last = why) => address,
+            address = probe.until_serving(watch) => address,
         };
-        let listening = self.look().await;
+        let listening = match look {
+            Some(look) => look.await.unwrap_or_default(),
+            None => Listening::default(),
+        };
         if listening.ours == Some(false)
             && let Ok(report) = timeout(DISPUTE, self.process.exited()).await
         {
@@ -84,15 +95,12 @@ impl HttpServer {
         self.process.exited().await
     }
 
-    async fn look(&self) -> Listening {
+    fn look(&self) -> JoinHandle<Listening> {
         let port = self.port.port();
         let leader = self.process.pid().and_then(|pid| i32::try_from(pid).ok());
-        let Some(leader) = leader else {
-            return Listening::default();
-        };
-        tokio::task::spawn_blocking(move || listener::look(port, leader))
-            .await
-            .unwrap_or_default()
+        tokio::task::spawn_blocking(move || {
+            leader.map_or_else(Listening::default, |leader| listener::look(port, leader))
+        })
     }
 
     fn host(&self) -> String {

@@ -1,10 +1,13 @@
 //! Whose listener is on a port, and on which addresses.
 //!
 //! Two questions after a server has answered: is it really our child (somebody else may have taken the port between
-//! our proof that it was free and the child's bind), and can other machines reach it. Linux answers both through
-//! `/proc`; elsewhere they stay open and nothing is said.
+//! our proof that it was free and the child's bind), and can other machines reach it. Linux answers both; elsewhere they
+//! stay open and nothing is said.
 
 use std::net::IpAddr;
+
+#[cfg(target_os = "linux")]
+mod diag;
 
 /// What is known of the listeners on a port.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,20 +34,31 @@ impl Listening {
     }
 }
 
-/// Looks. Blocks for some hundred microseconds.
+/// Looks. Blocks for some hundred microseconds; for milliseconds where the kernel has no `sock_diag`.
 #[cfg(target_os = "linux")]
 pub(crate) fn look(port: u16, leader: i32) -> Listening {
-    let mut sockets = Vec::new();
-    for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        if let Ok(text) = std::fs::read_to_string(file) {
-            sockets.extend(text.lines().filter_map(parse).filter(|s| s.port == port));
-        }
-    }
+    let sockets = diag::listening(port).unwrap_or_else(|error| {
+        tracing::debug!(%error, "sock_diag does not answer; reading /proc/net instead");
+        from_proc(port)
+    });
     let inodes: Vec<u64> = sockets.iter().map(|s| s.inode).collect();
     Listening {
         addresses: sockets.iter().map(|s| s.address).collect(),
         ours: (!inodes.is_empty()).then(|| group_holds(leader, &inodes)),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn from_proc(port: u16) -> Vec<Socket> {
+    let files = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let texts = files
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok());
+    let mut sockets: Vec<Socket> = Vec::new();
+    for text in texts {
+        sockets.extend(text.lines().filter_map(parse).filter(|s| s.port == port));
+    }
+    sockets
 }
 
 /// Looks; other systems do not say.
@@ -152,6 +166,23 @@ mod tests {
         for address in ["0.0.0.0", "::", "192.168.1.2", "::ffff:0.0.0.0"] {
             assert!(on(&["127.0.0.1", address]).exposed().is_some(), "{address}");
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn both_ways_of_asking_find_the_same_listener_and_its_owner() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let from_proc = from_proc(port);
+        assert_eq!(from_proc.len(), 1);
+        if let Ok(asked) = diag::listening(port) {
+            assert_eq!(asked, from_proc);
+        }
+        let me = i32::try_from(std::process::id()).unwrap();
+        assert!(holds(me, &[from_proc[0].inode]));
+        assert_eq!(look(port, me).ours, Some(true));
+        drop(listener);
+        assert_eq!(look(port, me), Listening::default());
     }
 
     proptest! {

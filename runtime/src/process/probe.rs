@@ -54,9 +54,25 @@ pub(crate) enum NotYet {
     Unhealthy { status: StatusCode, path: String },
 }
 
+/// What a probe tells while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// A connection was accepted; the answer is awaited.
+    Listening,
+    /// A try has failed.
+    NotYet(NotYet),
+}
+
 /// The time until the next try, at `age` after the start.
 fn pace(age: Duration) -> Duration {
     if age < FAST_FOR { FAST } else { SLOW }
+}
+
+async fn connect(address: SocketAddr) -> Option<TcpStream> {
+    timeout(CONNECT, TcpStream::connect(address))
+        .await
+        .ok()?
+        .ok()
 }
 
 impl Probe {
@@ -79,15 +95,15 @@ impl Probe {
         }
     }
 
-    /// Tries until the server serves; tells each failure to `seen`. Never gives up: that is somebody else's decision.
-    pub(crate) async fn until_serving(&self, mut seen: impl FnMut(NotYet)) -> SocketAddr {
+    /// Tries until the server serves; tells what it sees. Never gives up: that is somebody else's decision.
+    pub(crate) async fn until_serving(&self, mut seen: impl FnMut(Seen)) -> SocketAddr {
         let began = Instant::now();
         let mut next = began;
         loop {
             sleep_until(next).await;
-            match self.once().await {
+            match self.once(&mut seen).await {
                 Ok(address) => return address,
-                Err(why) => seen(why),
+                Err(why) => seen(Seen::NotYet(why)),
             }
             let now = Instant::now();
             next = (next + pace(now - began)).max(now);
@@ -95,31 +111,26 @@ impl Probe {
     }
 
     /// Servers told `localhost` may listen on either loopback address.
-    async fn once(&self) -> Result<SocketAddr, NotYet> {
+    async fn once(&self, seen: &mut impl FnMut(Seen)) -> Result<SocketAddr, NotYet> {
         let mut why = NotYet::Silent;
         for address in [
             SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)),
             SocketAddr::from((Ipv6Addr::LOCALHOST, self.port)),
         ] {
-            match self.at(address).await {
-                Ok(()) => return Ok(address),
-                Err(NotYet::Silent) => {}
-                Err(other) => why = other,
+            let Some(stream) = connect(address).await else {
+                continue;
+            };
+            seen(Seen::Listening);
+            match timeout(ANSWER, self.get(stream)).await {
+                Ok(Ok(status)) => match self.judge(status) {
+                    Ok(()) => return Ok(address),
+                    Err(unhealthy) => why = unhealthy,
+                },
+                Ok(Err(other)) => why = other,
+                Err(_) => why = NotYet::Hangs,
             }
         }
         Err(why)
-    }
-
-    async fn at(&self, address: SocketAddr) -> Result<(), NotYet> {
-        let stream = match timeout(CONNECT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(_)) | Err(_) => return Err(NotYet::Silent),
-        };
-        match timeout(ANSWER, self.get(stream)).await {
-            Ok(Ok(status)) => self.judge(status),
-            Ok(Err(why)) => Err(why),
-            Err(_) => Err(NotYet::Hangs),
-        }
     }
 
     /// The status of one GET.
