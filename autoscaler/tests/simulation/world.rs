@@ -278,7 +278,7 @@ impl World {
                 pending.answered = true;
                 Checks::in_time(self.now - pending.asked, pending.request.budget);
                 self.check_answer(waiter, &answer);
-                let after = ms(&mut self.rng, 5);
+                let after = self.lag() / 4;
                 self.later(after, Act::Answer(waiter, answer));
             }
             Effect::Recorded { .. } | Effect::Persist(_) | Effect::Note(_) => {}
@@ -342,10 +342,20 @@ impl World {
         let all: Vec<_> = self.activators.keys().copied().collect();
         for to in all {
             for _ in 0..self.copies() {
-                let after = ms(&mut self.rng, 20);
+                let after = self.lag();
                 self.later(after, Act::View(to, Box::new(event.clone())));
             }
         }
+    }
+
+    /// Most messages come soon, some are held up for longer than many a state lasts.
+    fn lag(&mut self) -> Duration {
+        let most = if self.rng.random_ratio(1, 15) {
+            2_000
+        } else {
+            20
+        };
+        ms(&mut self.rng, most)
     }
 
     /// Most messages come once, some twice.
@@ -384,7 +394,7 @@ impl World {
 
     fn send_ack(&mut self, ack: DrainAck) {
         for _ in 0..self.copies() {
-            let after = ms(&mut self.rng, 20);
+            let after = self.lag();
             self.later(after, Act::Core(Event::Ack(ack.clone())));
         }
     }
@@ -399,7 +409,7 @@ impl World {
             return;
         }
         for _ in 0..self.copies() {
-            let after = ms(&mut self.rng, 30);
+            let after = self.lag();
             self.later(after, Act::Core(Event::Report(report.clone())));
         }
     }
