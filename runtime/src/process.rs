@@ -261,7 +261,8 @@ impl Shared {
         let tail = Arc::new(Tail::default());
         let surroundings = self.surroundings(id, order, &tail, &log);
         port.release_to_child();
-        let (process, _no_pipes) = child::spawn(plan, false, surroundings)?;
+        let (process, _no_pipes) =
+            child::spawn(plan, false, surroundings).inspect_err(|_| log.discard())?;
         let launched = Launched {
             instance: id,
             pid: process.pid(),
@@ -291,7 +292,7 @@ impl Shared {
             max_body: self.config.max_body,
             ..BridgeConfig::new(order.backend.name.clone(), Arc::new(spawner))
         };
-        let (bridge, heard) = Bridge::start(config).await?;
+        let (bridge, heard) = Bridge::start(config).await.inspect_err(|_| log.discard())?;
         let bridge = Arc::new(bridge);
         let launched = Launched {
             instance: id,

@@ -113,6 +113,8 @@ async fn a_stdio_command_that_does_not_exist_fails_the_launch() {
         "{report:?}"
     );
     assert_eq!(bench.records(), 0);
+    let logs = std::fs::read_dir(bench.state().join("logs/fixture")).unwrap();
+    assert_eq!(logs.count(), 0);
 }
 
 #[tokio::test]

@@ -103,6 +103,12 @@ impl LogFile {
         &self.path
     }
 
+    /// Removes the file of an instance that never came to be, so that failing launches do not pile files up.
+    pub(crate) fn discard(&self) {
+        // If it cannot be removed now, a later pruning removes it.
+        let _ = fs::remove_file(&self.path);
+    }
+
     fn write(&self, bytes: &[u8]) {
         let mut open = self.open.lock();
         if let Err(error) = Self::append(&mut open, &self.path, bytes) {
