@@ -328,7 +328,15 @@ async fn post_sse(shared: &Arc<Shared>, parts: &http::request::Parts, body: Inco
     let id = query.split('&').find_map(|p| p.strip_prefix("session_id="));
     let worker = shared.session(Door::Sse, id.unwrap_or_default())?;
     let body = read(shared, body).await?;
-    let (items, _) = messages(&body)?;
+    let (mut items, _) = messages(&body)?;
+    // A modern probe would open a dual-era child in the wrong era; this transport is legacy throughout.
+    let probes = items.extract_if(.., |m| {
+        m.kind == Kind::Request && m.version().is_some() && m.method() != "initialize"
+    });
+    for probe in probes {
+        let refusal = shared.eras(|e| e.legacy_only(probe.version()));
+        worker.say(refusal.to(probe.id()).text()).await;
+    }
     match worker.post(&items).await {
         Ok(_) => Ok(empty(StatusCode::ACCEPTED)),
         Err(Refused::Lost) => Err(Refusal::no_session(true)),

@@ -253,6 +253,14 @@ impl Worker {
         }
     }
 
+    /// Puts a message of our own on the GET stream, if there is one.
+    pub(super) async fn say(&self, text: String) {
+        let number = self.inner.lock().passive.as_ref().map(|(n, _)| *n);
+        if let Some(number) = number {
+            self.carry_out(vec![Order::Passive(number, text)]).await;
+        }
+    }
+
     fn client_left(&self, exchange: ExchangeId) {
         let orders = {
             let mut inner = self.inner.lock();

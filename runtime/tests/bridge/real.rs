@@ -469,6 +469,28 @@ async fn the_2024_transport_has_everything_on_its_one_stream() {
 }
 
 #[tokio::test]
+async fn the_2024_transport_is_legacy_even_for_a_server_of_both_eras() {
+    let rig = rig(&["--era", "dual"]).await;
+    let mut stream = rig.send(Method::GET, "/sse", &[], "").await;
+    let block = stream.block().await.unwrap();
+    let path = block.rsplit_once(' ').unwrap().1.to_owned();
+    for body in [
+        modern(json!("probe"), "server/discover", json!({})),
+        initialize("2024-11-05"),
+    ] {
+        let reply = rig.send(Method::POST, &path, &[], body.to_string()).await;
+        assert_eq!(reply.status, StatusCode::ACCEPTED);
+    }
+    let refused = stream.event().await.unwrap();
+    assert_eq!(
+        (&refused["id"], &refused["error"]["code"]),
+        (&json!("probe"), &json!(-32600))
+    );
+    let answer = stream.event().await.unwrap();
+    assert_eq!(answer["result"]["protocolVersion"], "2024-11-05");
+}
+
+#[tokio::test]
 async fn closing_the_2024_stream_ends_its_child_on_purpose() {
     let mut rig = rig_with(&[], |c| c.max_children = 1).await;
     let stream = rig.send(Method::GET, "/sse", &[], "").await;

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use super::{accepts, check_modern, check_post, check_single, decoded, is_modern};
 use crate::bridge::message::Message;
 
-fn map(pairs: &[(&'static str, &str)]) -> HeaderMap {
+type Pair<'a> = (&'static str, &'a str);
+
+fn map(pairs: &[Pair<'_>]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
         headers.append(*name, HeaderValue::from_str(value).unwrap());
@@ -59,7 +61,7 @@ fn eras_are_told_apart_in_the_order_on_which_sdks_agree() {
     let meta = r#"{"id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
     let plain = r#"{"id":1,"method":"tools/list"}"#;
     let initialize = r#"{"id":1,"method":"initialize","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
-    let cases: &[(&[(&'static str, &str)], Option<&str>, bool)] = &[
+    let cases: &[(&[Pair<'_>], Option<&str>, bool)] = &[
         (&[("mcp-protocol-version", "2025-11-25")], Some(meta), false),
         (&[("mcp-protocol-version", "2026-07-28")], Some(plain), true),
         (&[("mcp-protocol-version", "2099-01-01")], Some(plain), true),
