@@ -11,7 +11,11 @@ use axum::{
     http::{HeaderValue, Method, Response, StatusCode, header},
 };
 use mcp_gateway_api::{
-    claim::Purpose, failure::Failure, policy::Isolation, revision::Era, view::Reach,
+    claim::Purpose,
+    failure::Failure,
+    policy::Isolation,
+    revision::{Era, Revision},
+    view::Reach,
 };
 
 use super::{
@@ -92,17 +96,11 @@ pub(super) fn memory_key(x: &Exchange) -> MemoryKey {
 
 fn remembered(x: &Exchange, request: &Request) -> Option<Response<Body>> {
     let known = x.gateway.deps.memory.get(&memory_key(x))?;
-    let stated = x.headers.get(VERSION).and_then(|v| v.to_str().ok());
     let answer = match (known.discover, known.rejection) {
         (Some(result), _) => {
             // A probe that contradicts itself, or names a revision the server does not list, is the server's to answer.
-            let agrees = stated == request.params.meta_version.as_deref();
-            let listed = stated.is_some_and(|version| lists(&result, version));
-            let method = x
-                .headers
-                .get("mcp-method")
-                .is_some_and(|m| m == "server/discover");
-            (agrees && listed && method).then_some(result)
+            let listed = agreed(x, request).is_some_and(|version| lists(&result, version));
+            listed.then_some(result)
         }
         (None, rejection) => rejection,
     }?;
@@ -113,6 +111,30 @@ fn remembered(x: &Exchange, request: &Request) -> Option<Response<Body>> {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
     Some(response)
+}
+
+/// The revision a probe names, if its headers and its body say the same of it.
+fn agreed<'a>(x: &'a Exchange, request: &Request) -> Option<&'a str> {
+    let stated = x.headers.get(VERSION)?.to_str().ok()?;
+    let method = x.headers.get("mcp-method")?.to_str().ok()?;
+    let same =
+        request.params.meta_version.as_deref() == Some(stated) && method == "server/discover";
+    same.then_some(stated)
+}
+
+/// Whether a refusal tells of the server and not of this one probe. A probe that contradicts itself or leaves out what
+/// must be in it is refused by every server, and the codes −32020 … −32099 are known only to one that speaks modern.
+fn tells_of_the_server(x: &Exchange, request: &Request, refusal: &[u8]) -> bool {
+    let modern = agreed(x, request).and_then(|version| version.parse::<Revision>().ok());
+    let modern = modern.is_some_and(|revision| revision.era() == Era::Modern);
+    let capabilities = b"io.modelcontextprotocol/clientCapabilities".as_slice();
+    let whole = x
+        .body
+        .windows(capabilities.len())
+        .any(|part| part == capabilities);
+    let parsed: Option<serde_json::Value> = serde_json::from_slice(refusal).ok();
+    let code = parsed.and_then(|refusal| refusal.get("error")?.get("code")?.as_i64());
+    modern && whole && !code.is_some_and(|code| (-32_099..=-32_020).contains(&code))
 }
 
 fn lists(answer: &memory::Answer, version: &str) -> bool {
@@ -199,11 +221,14 @@ async fn refused(x: &Exchange, response: Response<Tap>) -> Result<Response<Tap>,
         .and_then(|v| v.to_str().ok());
     let too_many =
         head.status == StatusCode::TOO_MANY_REQUESTS || head.status == StatusCode::REQUEST_TIMEOUT;
-    if !too_many && tap.is_over() {
+    let refusal = chunks.concat();
+    let telling =
+        probe(&x.message).is_some_and(|request| tells_of_the_server(x, request, &refusal));
+    if telling && !too_many && tap.is_over() {
         x.gateway
             .deps
             .memory
-            .rejected(&key, head.status.as_u16(), kind, &chunks.concat());
+            .rejected(&key, head.status.as_u16(), kind, &refusal);
         x.gateway.deps.memory.speaks(&key, Era::Modern, false);
     }
     tap.unread(chunks);

@@ -117,6 +117,19 @@ async fn a_refused_probe_is_remembered_so_that_clients_fall_back_at_once() {
 }
 
 #[tokio::test]
+async fn a_probe_refused_for_its_own_faults_is_not_remembered_against_the_server() {
+    let world = World::new().await;
+    world.upstream.inner.legacy_only.store(true, Ordering::SeqCst);
+    let contradicts = [V, ("mcp-method", "tools/list")];
+    assert_eq!(world.client.post(&probe(1), &contradicts).await.status, 400);
+    let incomplete = probe(2).replace("clientCapabilities", "other");
+    assert_eq!(world.client.post(&incomplete, &PROBE).await.status, 400);
+    world.upstream.inner.legacy_only.store(false, Ordering::SeqCst);
+    world.scaler.lose();
+    assert_eq!(world.client.post(&probe(3), &PROBE).await.status, 200);
+}
+
+#[tokio::test]
 async fn modern_streams_carry_nothing_of_ours() {
     let mut setup = crate::support::Setup::default();
     setup.config.keep_alive = Duration::from_millis(20);
