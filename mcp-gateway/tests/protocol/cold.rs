@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::{
     documents::{BINARY, Backend},
     gateway::Gateway,
+    tools::{self, Share},
     wire::Peer,
 };
 
@@ -45,6 +46,7 @@ async fn one_instance_for_all(isolation: &str) {
     let home = tempfile::tempdir().expect("a temporary folder");
     let starts = home.path().join("starts");
     let backend = noted("demo", &starts).policy("isolation", isolation);
+    let _turn = tools::turn(Share::Half).await;
     let gateway = Gateway::start(&[backend]).await;
     let url = gateway.url("demo");
 
@@ -101,6 +103,7 @@ async fn sessions_of_their_own_get_an_instance_each_and_all_go_away() {
     let backend = Backend::demo("demo", "stdio")
         .policy("isolation", "session")
         .policy("idleTimeout", "200ms");
+    let _turn = tools::turn(Share::Half).await;
     let gateway = Gateway::start(&[backend]).await;
     let url = gateway.url("demo");
     let sessions: Vec<_> = (0..50)

@@ -112,6 +112,9 @@ async fn same_as_direct(tools: &Tools, run: &[&str], out: &Path) {
     assert!(compared.0, "{}", compared.1);
 }
 
+/// Long enough that what a scenario keeps in the server's memory between two requests is still there on a slow machine.
+const IDLE: &str = "1s";
+
 fn fixture(name: &str, tools: &Tools, idle: &str) -> Backend {
     Backend::fixture(name, tools)
         .policy("isolation", "tenant")
@@ -141,11 +144,7 @@ async fn every_check_of_both_revisions_is_the_same_from_zero() {
         return;
     };
     let _turn = tools::turn(tools::Share::Whole).await;
-    let gateway = Gateway::start(&[
-        fixture("one", tools, "300ms"),
-        fixture("two", tools, "300ms"),
-    ])
-    .await;
+    let gateway = Gateway::start(&[fixture("one", tools, IDLE), fixture("two", tools, IDLE)]).await;
     let out = results().join("cold");
     let (one, two) = (gateway.url("one"), gateway.url("two"));
     let wait = tools::root().join("dev/protocol/wait-for-zero");

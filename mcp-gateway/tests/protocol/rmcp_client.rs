@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     documents::Backend,
     gateway::{Gateway, PATIENCE},
-    tools,
+    tools::{self, Share},
 };
 
 /// How the client opens.
@@ -249,6 +249,7 @@ pub(crate) async fn run(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rust_client_meets_the_demo_server_in_every_era_from_cold_and_after_a_nap() {
     let demo = |name, transport| Backend::demo(name, transport).policy("idleTimeout", "300ms");
+    let _turn = tools::turn(Share::Half).await;
     let gateway = Gateway::start(&[demo("stdio", "stdio"), demo("http", "streamable-http")]).await;
     for backend in ["stdio", "http"] {
         for era in Era::all(true) {
@@ -264,6 +265,7 @@ async fn the_rust_client_begins_a_new_session_after_its_own_expired() {
     let demo = Backend::demo("demo", "stdio")
         .policy("idleTimeout", "300ms")
         .policy("onIdle", "expire");
+    let _turn = tools::turn(Share::Half).await;
     let gateway = Gateway::start(&[demo]).await;
     let client = Client::connect(&gateway.url("demo"), Era::Initialize, "demo")
         .await
