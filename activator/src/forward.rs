@@ -7,6 +7,7 @@
 pub(crate) mod outlive;
 pub(crate) mod request;
 pub(crate) mod response;
+pub(crate) mod resumed;
 pub(crate) mod upstream;
 
 use std::{convert::Infallible, time::Duration};

@@ -13,7 +13,10 @@ use mcp_gateway_api::{ids::UpstreamSession, view::InstanceView};
 
 use tokio::sync::oneshot;
 
-use crate::edge::headers::{LAST_EVENT_ID, SESSION_ID};
+use crate::{
+    edge::headers::{LAST_EVENT_ID, SESSION_ID},
+    exchange::turn::Turn,
+};
 
 /// A request's body. The connection drops it when it has taken it all, or when the request is given up; whoever waits
 /// for that is told by the sender's drop.
@@ -22,6 +25,7 @@ pub(crate) struct SentBody {
     bytes: Option<Bytes>,
     // Held for its drop.
     _written: Option<oneshot::Sender<()>>,
+    _turn: Option<Turn>,
 }
 
 impl SentBody {
@@ -31,7 +35,15 @@ impl SentBody {
         Self {
             bytes: Some(bytes),
             _written: None,
+            _turn: None,
         }
+    }
+
+    /// Also gives the session's turn on as soon as it is written.
+    #[must_use]
+    pub(crate) fn giving_on(mut self, turn: Option<Turn>) -> Self {
+        self._turn = turn;
+        self
     }
 
     /// Also tells when it was written.

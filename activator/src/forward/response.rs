@@ -25,7 +25,7 @@ use crate::{
     edge::headers,
     error::error_message,
     exchange::news::News,
-    forward::{lost, outlive, shutting_down, timed_out},
+    forward::{lost, outlive, resumed::EventIds, shutting_down, timed_out},
     gateway::Gateway,
     lease::Lease,
     message::{Message, RequestId},
@@ -58,7 +58,9 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        if !self.elsewhere {
+        if self.elsewhere {
+            self.session.elsewhere(&self.message);
+        } else {
             self.session.answered(&self.message);
         }
     }
@@ -101,6 +103,8 @@ struct Core {
     unread: Vec<Bytes>,
     // Requests whose responses have not passed.
     waiting: Vec<RequestId>,
+    // Of the events that have passed.
+    passed_ids: EventIds,
     // Made when the answer first has to be waited for.
     watch: Option<Watch>,
     quiet: Option<Pin<Box<Sleep>>>,
@@ -126,6 +130,7 @@ impl Tap {
                 unread: Vec::new(),
                 waiting: answer.message.requests().map(|r| r.id.clone()).collect(),
                 answer,
+                passed_ids: EventIds::default(),
                 watch: None,
                 quiet: None,
                 last: Instant::now(),
@@ -223,19 +228,45 @@ impl Drop for Tap {
         if core.answer.outlives && !core.waiting.is_empty() {
             let gateway = core.gateway.clone();
             core.unread.clear();
-            outlive::run(&gateway, async move {
-                // Until the response has passed, or the stream has ended without it.
-                while !core.waiting.is_empty() {
-                    if std::future::poll_fn(|cx| core.poll(cx)).await.is_none() {
-                        break;
-                    }
-                }
-            });
+            outlive::run(&gateway, core.read_on());
         }
     }
 }
 
 impl Core {
+    /// Reads on without the client, until the responses have passed, the stream has ended without them, or the client
+    /// has resumed it elsewhere.
+    async fn read_on(mut self: Box<Self>) {
+        let gateway = self.gateway.clone();
+        let session = self
+            .answer
+            .begun
+            .as_ref()
+            .map(|begun| begun.session.about().key);
+        let passed = std::mem::take(&mut self.passed_ids);
+        let resumed = async {
+            match session {
+                Some(key) => gateway.resumptions.of(key, &passed).await,
+                None => std::future::pending().await,
+            }
+        };
+        let read = async {
+            while !self.waiting.is_empty() {
+                if std::future::poll_fn(|cx| self.poll(cx)).await.is_none() {
+                    break;
+                }
+            }
+        };
+        let taken_over = tokio::select! {
+            biased;
+            () = resumed => true,
+            () = read => false,
+        };
+        if let Some(begun) = self.answer.begun.as_mut().filter(|_| taken_over) {
+            begun.elsewhere = true;
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if let Some(chunk) = self.unread.pop() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
@@ -324,6 +355,9 @@ impl Core {
     }
 
     fn event(&mut self, event: &EventSummary) {
+        if let Some(id) = &event.id {
+            self.passed_ids.passed(id);
+        }
         if let Some(begun) = &self.answer.begun {
             let lease = &self.answer.lease;
             begun
