@@ -93,7 +93,7 @@ impl Runtime {
                     ready,
                     Happening::IfAlive(id, RuntimeEvent::Ready(id, endpoint())),
                 ));
-                if fate < 40 {
+                if (22..40).contains(&fate) {
                     plan.push((ready + ms(rng, 20_000), Happening::Crash(id)));
                 }
             }

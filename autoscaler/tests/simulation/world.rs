@@ -17,8 +17,8 @@ use mcp_gateway_api::{
     ids::{ActivatorId, InstanceId, SessionKey, TenantName, UpstreamSession},
     principal::Principal,
     record::{SessionBinding, SessionNews, SessionRef, SessionUpdate},
-    slot::SlotKey,
-    view::ViewEvent,
+    slot::{Owner, SlotKey},
+    view::{Service, ViewEvent},
 };
 use mcp_gateway_autoscaler::core::{
     Core, Settings, WaiterId,
@@ -52,6 +52,9 @@ enum Act {
     Traffic,
     Chaos,
     Restore(usize),
+    /// Somebody asks for what is just being drained.
+    Demand(SlotKey),
+    Edit(usize),
 }
 
 pub(crate) struct World {
@@ -207,6 +210,8 @@ impl World {
                     self.change_back(of);
                 }
             }
+            Act::Demand(slot) => self.demand(&slot),
+            Act::Edit(of) => self.edit(of),
             Act::Chaos => {
                 if !self.quiet {
                     self.chaos();
@@ -330,7 +335,12 @@ impl World {
 
     fn published(&mut self, event: ViewEvent) {
         match &event {
-            ViewEvent::Instance(view) => self.checks.published(view),
+            ViewEvent::Instance(view) => {
+                self.checks.published(view);
+                if view.service == Service::IdleDrain && !self.quiet {
+                    self.disturb(&view.slot);
+                }
+            }
             ViewEvent::Gone { instance, .. } => self.checks.gone(*instance),
             ViewEvent::Record(record) => {
                 if record.ended {
@@ -467,12 +477,7 @@ impl World {
                     self.happen(Happening::Crash(id));
                 }
             }
-            7..9 => {
-                self.generation += 1;
-                let backend = clients::backend(of, self.generation, &mut self.rng);
-                self.checks.counts.edits += 1;
-                self.change(of, Some(backend));
-            }
+            7..9 => self.edit(of),
             9..11 => {
                 let Some(old) = self.catalog.get(&clients::name(of)).cloned() else {
                     return self.change_back(of);
@@ -488,6 +493,52 @@ impl World {
                 self.later(after, Act::Restore(of));
             }
             _ => self.change_back(of),
+        }
+    }
+
+    /// A drain is disturbed by demand, and what came of that by an edit.
+    fn disturb(&mut self, slot: &SlotKey) {
+        if self.rng.random_ratio(1, 3) {
+            let after = ms(&mut self.rng, 30);
+            self.later(after, Act::Demand(slot.clone()));
+            if self.rng.random_ratio(1, 4) {
+                let of = clients::NAMES
+                    .iter()
+                    .position(|n| *n == slot.backend.as_str());
+                let after = ms(&mut self.rng, 1_500);
+                self.later(after, Act::Edit(of.expect("it is one of them")));
+            }
+        }
+    }
+
+    fn demand(&mut self, slot: &SlotKey) {
+        let Some(at) = self.some_activator() else {
+            return;
+        };
+        let of = clients::NAMES
+            .iter()
+            .position(|n| *n == slot.backend.as_str());
+        let tenant = match &slot.owner {
+            Owner::Tenant(tenant) => tenant.clone(),
+            Owner::Session(_) | Owner::Principal(_) | Owner::Nobody => {
+                clients::principal(&mut self.rng).tenant
+            }
+        };
+        let principal = principal_of(&tenant, "ann");
+        self.claim(
+            at,
+            of.expect("it is one of them"),
+            &principal,
+            Purpose::Exchange,
+        );
+    }
+
+    fn edit(&mut self, of: usize) {
+        if self.catalog.get(&clients::name(of)).is_some() {
+            self.generation += 1;
+            let backend = clients::backend(of, self.generation, &mut self.rng);
+            self.checks.counts.edits += 1;
+            self.change(of, Some(backend));
         }
     }
 
