@@ -21,14 +21,25 @@ async fn a_first_initialize_is_held_until_the_instance_is_there() {
     world.scaler.hold_claims();
     let client = world.client.clone();
     let waiting = tokio::spawn(async move { client.post(INITIALIZE, &[]).await });
-    world.until("a claim", || world.scaler.claims().len() == 1).await;
-    assert!(matches!(world.scaler.claims()[0].purpose, Purpose::Initialize));
+    world
+        .until("a claim", || world.scaler.claims().len() == 1)
+        .await;
+    assert!(matches!(
+        world.scaler.claims()[0].purpose,
+        Purpose::Initialize
+    ));
     assert_eq!(world.activator.waiting(), 1);
     assert!(world.upstream.seen().is_empty());
     world.scaler.release_claims();
     let answer = waiting.await.unwrap();
     assert_eq!(answer.status, 200);
-    assert!(answer.header("server-timing").unwrap().starts_with("hold;dur="), "says what it waited for");
+    assert!(
+        answer
+            .header("server-timing")
+            .unwrap()
+            .starts_with("hold;dur="),
+        "says what it waited for"
+    );
     assert_eq!(world.activator.waiting(), 0);
 }
 
@@ -53,7 +64,10 @@ async fn a_failed_start_is_told_without_its_private_cause() {
         .retry_after(Duration::from_secs(7));
     world.scaler.fail_claims(failure);
     let answer = world.client.post(INITIALIZE, &[]).await;
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("7")));
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, Some("7"))
+    );
     assert!(answer.text().contains("exited with code 3") && !answer.text().contains("secret"));
 }
 
@@ -66,8 +80,12 @@ async fn more_than_may_wait_are_refused_and_the_others_served() {
     let mut waiting = Vec::new();
     for n in 1..=2 {
         let client = world.client.clone();
-        waiting.push(tokio::spawn(async move { client.post(INITIALIZE, &[]).await }));
-        world.until("it waits", || world.activator.waiting() == n).await;
+        waiting.push(tokio::spawn(
+            async move { client.post(INITIALIZE, &[]).await },
+        ));
+        world
+            .until("it waits", || world.activator.waiting() == n)
+            .await;
     }
     let answer = world.client.post(INITIALIZE, &[]).await;
     assert_eq!(answer.status, 503);
@@ -93,13 +111,22 @@ async fn a_waiter_whose_client_left_never_reaches_the_instance() {
     let world = World::new().await;
     world.scaler.hold_claims();
     let raw = world.client.post_raw(INITIALIZE, &[]).await;
-    world.until("a claim", || world.scaler.claims().len() == 1).await;
+    world
+        .until("a claim", || world.scaler.claims().len() == 1)
+        .await;
     drop(raw);
-    world.until("the claim is withdrawn", || world.scaler.withdrawn.load(Ordering::SeqCst) == 1).await;
+    world
+        .until("the claim is withdrawn", || {
+            world.scaler.withdrawn.load(Ordering::SeqCst) == 1
+        })
+        .await;
     assert_eq!(world.activator.waiting(), 0);
     world.scaler.release_claims();
     world.open().await;
-    assert_eq!(world.upstream.methods(), ["initialize", "notifications/initialized"]);
+    assert_eq!(
+        world.upstream.methods(),
+        ["initialize", "notifications/initialized"]
+    );
 }
 
 #[tokio::test]
@@ -116,16 +143,24 @@ async fn a_session_goes_on_in_the_order_in_which_its_exchanges_came() {
     for n in 1..=8 {
         let (client, id) = (world.client.clone(), id.clone());
         waiting.push(tokio::spawn(async move {
-            client.post(&call(n, "echo"), &[("mcp-session-id", &id)]).await
+            client
+                .post(&call(n, "echo"), &[("mcp-session-id", &id)])
+                .await
         }));
-        world.until("it waits", || world.activator.waiting() == n).await;
+        world
+            .until("it waits", || world.activator.waiting() == n)
+            .await;
     }
     world.scaler.release_claims();
     for one in waiting {
         assert_eq!(one.await.unwrap().status, 200);
     }
     assert_eq!(world.upstream.calls(), (1..=8).collect::<Vec<u64>>());
-    assert_eq!(world.scaler.starts.load(Ordering::SeqCst), 2, "one start for all of them");
+    assert_eq!(
+        world.scaler.starts.load(Ordering::SeqCst),
+        2,
+        "one start for all of them"
+    );
 }
 
 #[tokio::test]
@@ -139,13 +174,26 @@ async fn a_waiter_that_its_client_cancels_never_reaches_the_instance() {
     for n in 1..=3 {
         let (client, id) = (world.client.clone(), id.clone());
         waiting.push(tokio::spawn(async move {
-            client.post(&call(n, "echo"), &[("mcp-session-id", &id)]).await
+            client
+                .post(&call(n, "echo"), &[("mcp-session-id", &id)])
+                .await
         }));
-        world.until("it waits", || world.activator.waiting() == n).await;
+        world
+            .until("it waits", || world.activator.waiting() == n)
+            .await;
     }
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
-    assert_eq!(world.client.post(cancel, &[("mcp-session-id", &id)]).await.status, 202);
-    world.until("two wait", || world.activator.waiting() == 2).await;
+    assert_eq!(
+        world
+            .client
+            .post(cancel, &[("mcp-session-id", &id)])
+            .await
+            .status,
+        202
+    );
+    world
+        .until("two wait", || world.activator.waiting() == 2)
+        .await;
     world.scaler.release_claims();
     let mut statuses = Vec::new();
     for one in waiting {
@@ -153,7 +201,12 @@ async fn a_waiter_that_its_client_cancels_never_reaches_the_instance() {
     }
     assert_eq!(statuses, [200, 202, 200]);
     assert_eq!(world.upstream.calls(), [1, 3]);
-    assert!(!world.upstream.methods().contains(&"notifications/cancelled".to_owned()));
+    assert!(
+        !world
+            .upstream
+            .methods()
+            .contains(&"notifications/cancelled".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -164,8 +217,14 @@ async fn what_wakes_nothing_is_answered_while_asleep() {
     let claims = world.scaler.claims().len();
     let seen = world.upstream.seen().len();
     let session = [("mcp-session-id", id.as_str())];
-    let ping = world.client.post(r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#, &session).await;
-    assert_eq!((ping.status, ping.text()), (200, r#"{"jsonrpc":"2.0","id":"p","result":{}}"#));
+    let ping = world
+        .client
+        .post(r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#, &session)
+        .await;
+    assert_eq!(
+        (ping.status, ping.text()),
+        (200, r#"{"jsonrpc":"2.0","id":"p","result":{}}"#)
+    );
     for silent in [
         r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#,
         r#"{"jsonrpc":"2.0","id":3,"result":{}}"#,
@@ -174,7 +233,10 @@ async fn what_wakes_nothing_is_answered_while_asleep() {
         let answer = world.client.post(silent, &session).await;
         assert_eq!((answer.status, answer.body.len()), (202, 0));
     }
-    assert_eq!((world.scaler.claims().len(), world.upstream.seen().len()), (claims, seen));
+    assert_eq!(
+        (world.scaler.claims().len(), world.upstream.seen().len()),
+        (claims, seen)
+    );
 }
 
 #[tokio::test]
@@ -183,10 +245,24 @@ async fn a_claim_brings_a_draining_instance_back() {
     let world = World::new().await;
     let id = world.open().await;
     world.scaler.service(Service::IdleDrain);
-    world.until("the drain is acknowledged", || world.scaler.acks().iter().any(|ack| ack.leases == 0)).await;
-    let answer = world.client.post(&call(1, "echo"), &[("mcp-session-id", &id)]).await;
+    world
+        .until("the drain is acknowledged", || {
+            world.scaler.acks().iter().any(|ack| ack.leases == 0)
+        })
+        .await;
+    let answer = world
+        .client
+        .post(&call(1, "echo"), &[("mcp-session-id", &id)])
+        .await;
     assert_eq!(answer.status, 200);
-    assert_eq!(world.scaler.starts.load(Ordering::SeqCst), 1, "the same instance");
+    assert_eq!(
+        world.scaler.starts.load(Ordering::SeqCst),
+        1,
+        "the same instance"
+    );
     let last = world.scaler.claims().pop().unwrap();
-    assert!(matches!(last.purpose, Purpose::Session { bound: Some(_), .. }));
+    assert!(matches!(
+        last.purpose,
+        Purpose::Session { bound: Some(_), .. }
+    ));
 }

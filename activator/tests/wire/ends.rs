@@ -25,7 +25,10 @@ async fn delete_passes_the_servers_answer_and_ends_the_session() {
     let world = World::new().await;
     let id = world.open().await;
     assert_eq!(world.client.delete(&id).await.status, 200);
-    assert_eq!(world.upstream.last().header("mcp-session-id"), Some("upstream-0"));
+    assert_eq!(
+        world.upstream.last().header("mcp-session-id"),
+        Some("upstream-0")
+    );
     world.until("the end is recorded", || ended(&world)).await;
     assert_gone(&world, &id).await;
 }
@@ -34,9 +37,20 @@ async fn delete_passes_the_servers_answer_and_ends_the_session() {
 async fn a_server_that_keeps_its_sessions_keeps_them() {
     let world = World::new().await;
     let id = world.open().await;
-    world.upstream.inner.keeps_sessions.store(true, Ordering::SeqCst);
+    world
+        .upstream
+        .inner
+        .keeps_sessions
+        .store(true, Ordering::SeqCst);
     assert_eq!(world.client.delete(&id).await.status, 405);
-    assert_eq!(world.client.post(&call(1, "echo"), &[("mcp-session-id", &id)]).await.status, 200);
+    assert_eq!(
+        world
+            .client
+            .post(&call(1, "echo"), &[("mcp-session-id", &id)])
+            .await
+            .status,
+        200
+    );
     assert!(!ended(&world));
 }
 
@@ -48,7 +62,10 @@ async fn delete_of_a_sleeping_session_ends_it_and_wakes_nothing() {
     let (claims, seen) = (world.scaler.claims().len(), world.upstream.seen().len());
     let answer = world.client.delete(&id).await;
     assert_eq!((answer.status, answer.body.len()), (204, 0));
-    assert_eq!((world.scaler.claims().len(), world.upstream.seen().len()), (claims, seen));
+    assert_eq!(
+        (world.scaler.claims().len(), world.upstream.seen().len()),
+        (claims, seen)
+    );
     world.until("the end is recorded", || ended(&world)).await;
     assert_gone(&world, &id).await;
 }
@@ -56,7 +73,9 @@ async fn delete_of_a_sleeping_session_ends_it_and_wakes_nothing() {
 #[tokio::test]
 async fn delete_without_a_session_is_405() {
     let world = World::new().await;
-    let request = world.client.request(http::Method::DELETE, "/adapters/demo/mcp", &[], "");
+    let request = world
+        .client
+        .request(http::Method::DELETE, "/adapters/demo/mcp", &[], "");
     assert_eq!(world.client.send(request).await.status, 405);
     assert!(world.scaler.claims().is_empty());
 }
@@ -66,8 +85,15 @@ async fn a_session_that_its_server_ended_stays_ended() {
     let world = World::new().await;
     let id = world.open().await;
     world.upstream.forget_sessions();
-    let answer = world.client.post(&call(1, "echo"), &[("mcp-session-id", &id)]).await;
-    assert_eq!((answer.status, answer.json()["error"]["code"].as_i64()), (404, Some(-32_001)), "the server's own words");
+    let answer = world
+        .client
+        .post(&call(1, "echo"), &[("mcp-session-id", &id)])
+        .await;
+    assert_eq!(
+        (answer.status, answer.json()["error"]["code"].as_i64()),
+        (404, Some(-32_001)),
+        "the server's own words"
+    );
     world.until("the end is recorded", || ended(&world)).await;
     assert_gone(&world, &id).await;
 }
@@ -100,8 +126,26 @@ async fn an_idle_session_is_released_from_a_busy_instance_and_comes_back() {
     setup.policy.session_idle_timeout = Duration::from_millis(100);
     let world = World::with(setup).await;
     let id = world.open().await;
-    world.until("it sleeps", || world.scaler.updates().contains(&SessionNews::Asleep)).await;
-    world.until("its server was told", || world.upstream.seen().iter().any(|s| s.method == http::Method::DELETE)).await;
-    let answer = world.client.post(&call(1, "echo"), &[("mcp-session-id", &id)]).await;
-    assert_eq!((answer.status, answer.json()["result"]["session"].as_str()), (200, Some("upstream-1")));
+    world
+        .until("it sleeps", || {
+            world.scaler.updates().contains(&SessionNews::Asleep)
+        })
+        .await;
+    world
+        .until("its server was told", || {
+            world
+                .upstream
+                .seen()
+                .iter()
+                .any(|s| s.method == http::Method::DELETE)
+        })
+        .await;
+    let answer = world
+        .client
+        .post(&call(1, "echo"), &[("mcp-session-id", &id)])
+        .await;
+    assert_eq!(
+        (answer.status, answer.json()["result"]["session"].as_str()),
+        (200, Some("upstream-1"))
+    );
 }

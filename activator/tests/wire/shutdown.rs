@@ -10,22 +10,39 @@ use crate::support::{INITIALIZE, World, call};
 async fn held_exchanges_are_refused_and_streams_told_at_shutdown() {
     let world = World::new().await;
     let id = world.open().await;
-    let posting = world.client.posting(&call(7, "stream"), &[("mcp-session-id", &id)]);
+    let posting = world
+        .client
+        .posting(&call(7, "stream"), &[("mcp-session-id", &id)]);
     let mut coming = world.client.begin(posting).await;
     coming.until("\n\n").await;
     world.scaler.hold_claims();
     let client = world.client.clone();
     let held = tokio::spawn(async move { client.post(INITIALIZE, &[]).await });
-    world.until("it waits", || world.activator.waiting() == 1).await;
+    world
+        .until("it waits", || world.activator.waiting() == 1)
+        .await;
     let activator = world.activator.clone();
     let ending = tokio::spawn(async move { activator.shutdown(Duration::from_millis(200)).await });
     let answer = held.await.unwrap();
-    assert_eq!((answer.status, answer.json()["error"]["code"].as_i64()), (503, Some(-31_505)));
+    assert_eq!(
+        (answer.status, answer.json()["error"]["code"].as_i64()),
+        (503, Some(-31_505))
+    );
     assert!(answer.header("retry-after").is_some());
     let (text, orderly) = coming.rest().await;
-    assert!(orderly && text.contains(r#""id":7,"error":{"code":-31505"#), "{text}");
+    assert!(
+        orderly && text.contains(r#""id":7,"error":{"code":-31505"#),
+        "{text}"
+    );
     ending.await.unwrap();
-    assert_eq!(world.client.post(&call(8, "echo"), &[("mcp-session-id", &id)]).await.status, 503);
+    assert_eq!(
+        world
+            .client
+            .post(&call(8, "echo"), &[("mcp-session-id", &id)])
+            .await
+            .status,
+        503
+    );
 }
 
 #[tokio::test]
@@ -33,8 +50,14 @@ async fn a_shutdown_waits_for_what_runs() {
     let world = World::new().await;
     let id = world.open().await;
     let (client, session) = (world.client.clone(), id.clone());
-    let running = tokio::spawn(async move { client.post(&call(1, "slow"), &[("mcp-session-id", &session)]).await });
-    world.until("it runs", || world.upstream.calls() == [1]).await;
+    let running = tokio::spawn(async move {
+        client
+            .post(&call(1, "slow"), &[("mcp-session-id", &session)])
+            .await
+    });
+    world
+        .until("it runs", || world.upstream.calls() == [1])
+        .await;
     let activator = world.activator.clone();
     let ending = tokio::spawn(async move { activator.shutdown(Duration::from_secs(60)).await });
     world.upstream.inner.go.notify_waiters();
@@ -46,31 +69,62 @@ async fn a_shutdown_waits_for_what_runs() {
 async fn a_retiring_instance_finishes_what_it_began_and_is_given_its_answers() {
     let world = World::new().await;
     let id = world.open().await;
-    let posting = world.client.posting(&call(1, "elicit"), &[("mcp-session-id", &id)]);
+    let posting = world
+        .client
+        .posting(&call(1, "elicit"), &[("mcp-session-id", &id)]);
     let mut coming = world.client.begin(posting).await;
     coming.until("ask-1").await;
     world.scaler.service(Service::RetireDrain);
-    world.until("the drain is acknowledged", || world.scaler.acks().iter().any(|ack| ack.leases > 0)).await;
+    world
+        .until("the drain is acknowledged", || {
+            world.scaler.acks().iter().any(|ack| ack.leases > 0)
+        })
+        .await;
     let posted = r#"{"jsonrpc":"2.0","id":"ask-1","result":{"action":"accept"}}"#;
-    assert_eq!(world.client.post(posted, &[("mcp-session-id", &id)]).await.status, 202);
+    assert_eq!(
+        world
+            .client
+            .post(posted, &[("mcp-session-id", &id)])
+            .await
+            .status,
+        202
+    );
     assert_eq!(world.upstream.last().body, posted.as_bytes());
     world.upstream.inner.finish_streams();
     let (text, orderly) = coming.rest().await;
     assert!(orderly && text.contains(r#""id":1"#), "{text}");
-    world.until("nothing is leased", || world.scaler.acks().last().is_some_and(|ack| ack.leases == 0)).await;
+    world
+        .until("nothing is leased", || {
+            world
+                .scaler
+                .acks()
+                .last()
+                .is_some_and(|ack| ack.leases == 0)
+        })
+        .await;
 }
 
 #[tokio::test]
 async fn a_cut_ends_open_streams_with_their_terminal_error() {
     let world = World::new().await;
     let id = world.open().await;
-    let posting = world.client.posting(&call(7, "stream"), &[("mcp-session-id", &id)]);
+    let posting = world
+        .client
+        .posting(&call(7, "stream"), &[("mcp-session-id", &id)]);
     let mut coming = world.client.begin(posting).await;
     coming.until("\n\n").await;
     world.scaler.service(Service::Cut);
     let (text, orderly) = coming.rest().await;
     assert!(orderly && text.contains(r#""id":7,"error""#), "{text}");
-    world.until("nothing is leased", || world.scaler.acks().last().is_some_and(|ack| ack.leases == 0)).await;
+    world
+        .until("nothing is leased", || {
+            world
+                .scaler
+                .acks()
+                .last()
+                .is_some_and(|ack| ack.leases == 0)
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -81,8 +135,21 @@ async fn an_exchange_that_takes_too_long_is_504() {
     let id = world.open().await;
     let session = [("mcp-session-id", id.as_str())];
     let answer = world.client.post(&call(7, "never"), &session).await;
-    assert_eq!((answer.status, answer.json()["error"]["code"].as_i64()), (504, Some(-31_540)));
-    let (text, orderly) = world.client.begin(world.client.posting(&call(8, "stream"), &session)).await.rest().await;
-    assert!(orderly && text.contains(r#""id":8,"error":{"code":-31540"#), "{text}");
-    world.until("nothing is leased", || world.scaler.leases() == Some(0)).await;
+    assert_eq!(
+        (answer.status, answer.json()["error"]["code"].as_i64()),
+        (504, Some(-31_540))
+    );
+    let (text, orderly) = world
+        .client
+        .begin(world.client.posting(&call(8, "stream"), &session))
+        .await
+        .rest()
+        .await;
+    assert!(
+        orderly && text.contains(r#""id":8,"error":{"code":-31540"#),
+        "{text}"
+    );
+    world
+        .until("nothing is leased", || world.scaler.leases() == Some(0))
+        .await;
 }

@@ -58,18 +58,24 @@ impl Coming {
                 self.seen.push_str(std::str::from_utf8(&data).unwrap());
             }
         };
-        tokio::time::timeout(super::PATIENCE, read).await.expect("in time");
+        tokio::time::timeout(super::PATIENCE, read)
+            .await
+            .expect("in time");
         &self.seen
     }
 
     /// Reads to the end: the text, and whether it ended in order.
     pub async fn rest(mut self) -> (String, bool) {
         loop {
-            match tokio::time::timeout(super::PATIENCE, self.body.frame()).await.expect("in time") {
+            match tokio::time::timeout(super::PATIENCE, self.body.frame())
+                .await
+                .expect("in time")
+            {
                 None => return (self.seen, true),
                 Some(Err(_)) => return (self.seen, false),
                 Some(Ok(frame)) => {
-                    self.seen.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
+                    self.seen
+                        .push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
                 }
             }
         }
@@ -84,7 +90,13 @@ impl Client {
         }
     }
 
-    pub fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {
+    pub fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Request<Full<Bytes>> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address))
@@ -100,12 +112,15 @@ impl Client {
     }
 
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
-        let response: Response<Incoming> = tokio::time::timeout(super::PATIENCE, self.inner.request(request))
-            .await
-            .expect("an answer in time")
-            .expect("an answer");
+        let response: Response<Incoming> =
+            tokio::time::timeout(super::PATIENCE, self.inner.request(request))
+                .await
+                .expect("an answer in time")
+                .expect("an answer");
         let (head, body) = response.into_parts();
-        let body = tokio::time::timeout(super::PATIENCE, body.collect()).await.expect("a whole answer in time");
+        let body = tokio::time::timeout(super::PATIENCE, body.collect())
+            .await
+            .expect("a whole answer in time");
         Answer {
             status: head.status.as_u16(),
             headers: head.headers,
@@ -148,7 +163,8 @@ impl Client {
 
     pub async fn delete(&self, session: &str) -> Answer {
         let headers = [("mcp-session-id", session)];
-        self.send(self.request(Method::DELETE, "/adapters/demo/mcp", &headers, "")).await
+        self.send(self.request(Method::DELETE, "/adapters/demo/mcp", &headers, ""))
+            .await
     }
 
     /// A POST on a connection of its own that the test can close.
@@ -173,7 +189,10 @@ pub async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut seen = String::new();
     let mut buffer = [0; 4096];
     while !seen.contains(text) {
-        let read = tokio::time::timeout(super::PATIENCE, stream.read(&mut buffer)).await.expect("in time").unwrap();
+        let read = tokio::time::timeout(super::PATIENCE, stream.read(&mut buffer))
+            .await
+            .expect("in time")
+            .unwrap();
         assert!(read > 0, "closed before {text:?}: {seen:?}");
         seen.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
     }

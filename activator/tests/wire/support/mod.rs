@@ -127,8 +127,14 @@ impl World {
     pub async fn open(&self) -> String {
         let answer = self.client.post(INITIALIZE, &[]).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let id = answer.header("mcp-session-id").expect("a session id").to_owned();
-        let noted = self.client.post(INITIALIZED, &[("mcp-session-id", &id)]).await;
+        let id = answer
+            .header("mcp-session-id")
+            .expect("a session id")
+            .to_owned();
+        let noted = self
+            .client
+            .post(INITIALIZED, &[("mcp-session-id", &id)])
+            .await;
         assert_eq!(noted.status, 202);
         id
     }
@@ -137,7 +143,10 @@ impl World {
     pub async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !holds() {
-            assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "never happened: {what}"
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -168,5 +177,7 @@ pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initia
 
 /// A `tools/call`.
 pub fn call(id: u32, tool: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"n":{id}}}}}}}"#)
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{"n":{id}}}}}}}"#
+    )
 }

@@ -89,7 +89,12 @@ impl FakeScaler {
     }
 
     pub fn updates(&self) -> Vec<SessionNews> {
-        self.state.lock().updates.iter().map(|u| u.news.clone()).collect()
+        self.state
+            .lock()
+            .updates
+            .iter()
+            .map(|u| u.news.clone())
+            .collect()
     }
 
     pub fn acks(&self) -> Vec<DrainAck> {
@@ -148,7 +153,10 @@ impl FakeScaler {
         };
         let record = state.records.get(&session.key);
         if record.is_some_and(|record| record.ended) {
-            return Err(Failure::new(FailureKind::SessionGone, "The session has ended."));
+            return Err(Failure::new(
+                FailureKind::SessionGone,
+                "The session has ended.",
+            ));
         }
         match record.and_then(|record| record.binding.clone()) {
             Some(Some(binding)) if binding.instance == on => Ok(Standing::Bound(binding)),
@@ -168,7 +176,8 @@ impl State {
     }
 
     fn publish(&mut self, event: ViewEvent) {
-        self.listeners.retain(|listener| listener.try_send(event.clone()).is_ok());
+        self.listeners
+            .retain(|listener| listener.try_send(event.clone()).is_ok());
     }
 }
 
@@ -231,7 +240,12 @@ impl Scaler for FakeScaler {
         let mut state = self.state.lock();
         let stamp = state.next();
         let instances = state.current.iter().cloned().collect();
-        let records = state.records.values().cloned().map(std::sync::Arc::new).collect();
+        let records = state
+            .records
+            .values()
+            .cloned()
+            .map(std::sync::Arc::new)
+            .collect();
         sender
             .try_send(ViewEvent::Snapshot {
                 stamp,

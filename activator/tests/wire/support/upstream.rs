@@ -103,8 +103,14 @@ impl Upstream {
 
     /// The ids of the `tools/call`s that arrived, in order.
     pub fn calls(&self) -> Vec<u64> {
-        let bodies = self.seen().into_iter().filter_map(|s| serde_json::from_slice::<Value>(&s.body).ok());
-        bodies.filter(|b| b["method"] == "tools/call").filter_map(|b| b["id"].as_u64()).collect()
+        let bodies = self
+            .seen()
+            .into_iter()
+            .filter_map(|s| serde_json::from_slice::<Value>(&s.body).ok());
+        bodies
+            .filter(|b| b["method"] == "tools/call")
+            .filter_map(|b| b["id"].as_u64())
+            .collect()
     }
 
     pub fn last(&self) -> Seen {
@@ -124,7 +130,9 @@ impl Upstream {
 fn json(status: u16, value: &Value) -> Response {
     let mut response = Response::new(Body::from(value.to_string()));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
-    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    response
+        .headers_mut()
+        .insert("content-type", "application/json".parse().unwrap());
     response
 }
 
@@ -141,7 +149,9 @@ fn stream(receiver: mpsc::Receiver<Result<String, std::io::Error>>) -> Response 
         receiver.recv().await.map(|item| (item, receiver))
     });
     let mut response = Response::new(Body::from_stream(stream));
-    response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+    response
+        .headers_mut()
+        .insert("content-type", "text/event-stream".parse().unwrap());
     response
 }
 
@@ -155,12 +165,18 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         body: body.clone(),
     };
     inner.seen.lock().push(seen);
-    let session = head.headers.get("mcp-session-id").map(|v| v.to_str().unwrap().to_owned());
+    let session = head
+        .headers
+        .get("mcp-session-id")
+        .map(|v| v.to_str().unwrap().to_owned());
     if head.method == Method::DELETE {
         return delete(&inner, session);
     }
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let modern = head.headers.get("mcp-protocol-version").is_some_and(|v| v == "2026-07-28");
+    let modern = head
+        .headers
+        .get("mcp-protocol-version")
+        .is_some_and(|v| v == "2026-07-28");
     if modern {
         return modern_answer(&inner, &message).await;
     }
@@ -169,12 +185,20 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     }
     if !inner.stateless.load(Ordering::SeqCst) {
         let Some(session) = &session else {
-            return json(400, &serde_json::json!({"jsonrpc": "2.0", "error": {"code": -32000, "message": "no session"}}));
+            return json(
+                400,
+                &serde_json::json!({"jsonrpc": "2.0", "error": {"code": -32000, "message": "no session"}}),
+            );
         };
         if !inner.sessions.lock().contains(session) {
-            let mut response = json(404, &serde_json::json!({"jsonrpc": "2.0", "error": {"code": -32001, "message": "unknown session"}}));
+            let mut response = json(
+                404,
+                &serde_json::json!({"jsonrpc": "2.0", "error": {"code": -32001, "message": "unknown session"}}),
+            );
             if inner.bridge.load(Ordering::SeqCst) {
-                response.headers_mut().insert("x-mcp-gateway-lost", "session".parse().unwrap());
+                response
+                    .headers_mut()
+                    .insert("x-mcp-gateway-lost", "session".parse().unwrap());
             }
             return response;
         }
@@ -187,7 +211,12 @@ fn delete(inner: &Inner, session: Option<String>) -> Response {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
     let known = session.is_some_and(|session| inner.sessions.lock().remove(&session));
-    if known { StatusCode::OK } else { StatusCode::NOT_FOUND }.into_response()
+    if known {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_FOUND
+    }
+    .into_response()
 }
 
 fn initialize(inner: &Inner, message: &Value) -> Response {
@@ -210,7 +239,9 @@ fn initialize(inner: &Inner, message: &Value) -> Response {
     };
     if !inner.stateless.load(Ordering::SeqCst) {
         let id = format!("upstream-{}", inner.issued.fetch_add(1, Ordering::SeqCst));
-        response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
+        response
+            .headers_mut()
+            .insert("mcp-session-id", id.parse().unwrap());
         inner.sessions.lock().insert(id);
     }
     response
@@ -218,7 +249,10 @@ fn initialize(inner: &Inner, message: &Value) -> Response {
 
 async fn modern_answer(inner: &Inner, message: &Value) -> Response {
     if inner.legacy_only.load(Ordering::SeqCst) {
-        return json(400, &serde_json::json!({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32000, "message": "legacy"}}));
+        return json(
+            400,
+            &serde_json::json!({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32000, "message": "legacy"}}),
+        );
     }
     if message["method"] == "server/discover" {
         return json(
@@ -239,7 +273,11 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
             .filter(|item| item.get("method").is_some() && item.get("id").is_some())
             .map(|item| result(&item["id"], serde_json::json!({"batched": true})))
             .collect();
-        return if answers.is_empty() { StatusCode::ACCEPTED.into_response() } else { json(200, &Value::Array(answers)) };
+        return if answers.is_empty() {
+            StatusCode::ACCEPTED.into_response()
+        } else {
+            json(200, &Value::Array(answers))
+        };
     }
     let id = &message["id"];
     if message.get("method").is_none() || message.get("id").is_none() {
@@ -260,7 +298,9 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
         // One event, then nothing until the reader leaves, or the test says go.
         "stream" => {
             let progress = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}});
-            sender.try_send(Ok(format!("id: e1\nretry: 500\n{}", event(&progress)))).unwrap();
+            sender
+                .try_send(Ok(format!("id: e1\nretry: 500\n{}", event(&progress))))
+                .unwrap();
             let done = event(&result(id, serde_json::json!({"content": []})));
             finish_later(inner, sender, done);
             return stream(receiver);
@@ -275,7 +315,9 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
         }
         // Half an event, then silence.
         "half" => {
-            sender.try_send(Ok("event: message\ndata: {\"jsonrpc\"".into())).unwrap();
+            sender
+                .try_send(Ok("event: message\ndata: {\"jsonrpc\"".into()))
+                .unwrap();
             finish_later(inner, sender, ":\"2.0\"}\n\n".into());
             return stream(receiver);
         }
@@ -295,7 +337,10 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
             return stream(receiver);
         }
         "missing" => {
-            return json(404, &serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no such method"}}));
+            return json(
+                404,
+                &serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no such method"}}),
+            );
         }
         _ => {}
     }
@@ -308,7 +353,9 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
         json(200, &answer)
     };
     if let Some(session) = session {
-        response.headers_mut().insert("mcp-session-id", session.parse().unwrap());
+        response
+            .headers_mut()
+            .insert("mcp-session-id", session.parse().unwrap());
     }
     response
 }
