@@ -275,7 +275,12 @@ impl Directory {
     fn served(&self, entry: &Arc<Entry>, service: Service, slot: SlotKey) {
         match service {
             Service::Open => {
-                self.inner.open.write().insert(slot, entry.id);
+                // Under the table's lock, so that what is removed meanwhile leaves nothing here.
+                let table = self.inner.table.read();
+                if table.contains_key(&entry.id) {
+                    self.inner.open.write().insert(slot, entry.id);
+                }
+                drop(table);
                 self.inner.opened.send_replace(());
             }
             Service::IdleDrain | Service::RetireDrain | Service::Cut => {

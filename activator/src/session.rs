@@ -11,6 +11,7 @@ pub mod keyring;
 pub mod sealed;
 #[cfg(test)]
 mod tests;
+mod ticket;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -24,6 +25,7 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use self::activity::Pending;
+pub use self::ticket::StreamTicket;
 use crate::{
     directory::Directory,
     lease::Lease,
@@ -34,11 +36,17 @@ use crate::{
 /// Event ids remembered for each session, as hashes.
 const EVENTS_REMEMBERED: usize = 256;
 
+/// Requests remembered for each session whose responses were lost with their instance.
+const UNANSWERED_REMEMBERED: usize = 64;
+/// Between two searches for entries to forget in a full table.
+const MAKE_ROOM: Duration = Duration::from_secs(1);
+
 /// All sessions with something to do. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
     table: Arc<DashMap<SessionKey, Arc<Session>>>,
     most: usize,
+    room_made: Arc<Mutex<Option<Instant>>>,
 }
 
 /// One session.
@@ -53,18 +61,13 @@ struct State {
     binding: Option<SessionBinding>,
     pending: Pending<Lease>,
     events: VecDeque<u64>,
+    // Whose responses were to pass on another stream and were lost with the instance.
+    unanswered: Vec<RequestId>,
     // The newest client stream's number; an older stream that sees another number ends.
     stream: u64,
     streams_open: u32,
     streams_parked: u32,
     used_at: Instant,
-}
-
-/// A client's GET stream in a session; dropped when it ends.
-pub struct StreamTicket {
-    session: Arc<Session>,
-    number: u64,
-    parked: bool,
 }
 
 impl Sessions {
@@ -74,6 +77,7 @@ impl Sessions {
         Self {
             table: Arc::default(),
             most,
+            room_made: Arc::default(),
         }
     }
 
@@ -89,17 +93,27 @@ impl Sessions {
         });
     }
 
-    /// The session's entry, made if need be.
+    /// The session's entry, made if need be. Should the table be full of busy ones, an entry that nobody else finds.
     #[must_use]
     pub fn enter(&self, about: &SessionRef) -> Arc<Session> {
         if let Some(known) = self.get(&about.key) {
             return known;
         }
-        if self.table.len() >= self.most {
-            self.forget_quiet(Duration::ZERO);
+        if self.table.len() >= self.most && !self.make_room() {
+            return Arc::new(Session::new(about.clone()));
         }
         let entry = self.table.entry(about.key);
         Arc::clone(&entry.or_insert_with(|| Arc::new(Session::new(about.clone()))))
+    }
+
+    fn make_room(&self) -> bool {
+        let now = Instant::now();
+        let mut made = self.room_made.lock();
+        if made.is_none_or(|at| now.saturating_duration_since(at) >= MAKE_ROOM) {
+            *made = Some(now);
+            self.forget_quiet(Duration::ZERO);
+        }
+        self.table.len() < self.most
     }
 
     /// The session's entry, if there is one.
@@ -122,6 +136,10 @@ impl Sessions {
         for session in self.table.iter() {
             let mut state = session.state.lock();
             if !state.pending.is_empty() {
+                let tell = state.keep_unanswered() && state.streams_open > 0;
+                if tell {
+                    session.changed.notify_waiters();
+                }
                 state.pending.sweep(now, |lease| !lease.is_over());
                 state.used_at = now;
             }
@@ -170,6 +188,7 @@ impl Session {
                 binding: None,
                 pending: Pending::default(),
                 events: VecDeque::new(),
+                unanswered: Vec::new(),
                 stream: 0,
                 streams_open: 0,
                 streams_parked: 0,
@@ -283,11 +302,25 @@ impl Session {
         state.used_at = Instant::now();
     }
 
+    /// The stream that answered `message` has closed without all its responses: they pass on another.
+    pub fn elsewhere(&self, message: &Message) {
+        self.state.lock().pending.elsewhere(message);
+    }
+
+    /// Requests whose responses were to pass on another stream and were lost with the instance, to be told so on the
+    /// stream the client has open. Each is given once.
+    #[must_use]
+    pub fn unanswered(&self) -> Vec<RequestId> {
+        let mut state = self.state.lock();
+        state.keep_unanswered();
+        std::mem::take(&mut state.unanswered)
+    }
+
     /// The instance let go of it, or is lost: nothing is pending, streams park.
     pub fn asleep(&self) {
         let mut state = self.state.lock();
-        state.pending.clear();
         let moved = state.bind(None);
+        state.pending.clear();
         drop(state);
         if moved {
             self.changed.notify_waiters();
@@ -309,57 +342,6 @@ impl Session {
             .is_empty()
             .then(|| now.saturating_duration_since(state.used_at))
     }
-
-    /// A new GET stream of the client; the one before it ends.
-    #[must_use]
-    pub fn open_stream(self: &Arc<Self>) -> StreamTicket {
-        let number = {
-            let mut state = self.state.lock();
-            state.stream += 1;
-            state.streams_open += 1;
-            state.stream
-        };
-        self.changed.notify_waiters();
-        StreamTicket {
-            session: Arc::clone(self),
-            number,
-            parked: false,
-        }
-    }
-}
-
-impl StreamTicket {
-    /// Whether a newer stream has taken its place.
-    #[must_use]
-    pub fn is_replaced(&self) -> bool {
-        self.session.state.lock().stream != self.number
-    }
-
-    /// Its session.
-    #[must_use]
-    pub const fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-}
-
-impl StreamTicket {
-    /// Says whether the stream waits for its session to wake: [`Session::begin`] then tells it.
-    pub fn park(&mut self, parked: bool) {
-        let mut state = self.session.state.lock();
-        match (self.parked, parked) {
-            (false, true) => state.streams_parked += 1,
-            (true, false) => state.streams_parked -= 1,
-            (false, false) | (true, true) => {}
-        }
-        self.parked = parked;
-    }
-}
-
-impl Drop for StreamTicket {
-    fn drop(&mut self) {
-        self.park(false);
-        self.session.state.lock().streams_open -= 1;
-    }
 }
 
 impl State {
@@ -368,10 +350,19 @@ impl State {
         if self.binding.as_ref() == binding {
             return false;
         }
+        self.keep_unanswered();
         self.binding = binding.cloned();
         self.pending.clear();
         self.events = VecDeque::new();
         true
+    }
+
+    /// Whether there is something to tell.
+    fn keep_unanswered(&mut self) -> bool {
+        let lost = self.pending.unanswered(Lease::is_over);
+        let room = UNANSWERED_REMEMBERED.saturating_sub(self.unanswered.len());
+        self.unanswered.extend(lost.into_iter().take(room));
+        !self.unanswered.is_empty()
     }
 
     fn saw(&mut self, event_id: &str) {

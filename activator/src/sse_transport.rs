@@ -11,6 +11,7 @@ pub(crate) mod channel;
 pub(crate) mod dial;
 pub(crate) mod post;
 pub(crate) mod stream;
+mod wake;
 
 use axum::{
     body::Body,

@@ -2,14 +2,14 @@
 //!
 //! Neither holds a lease, so neither keeps an instance. While there is none the stream is parked: kept alive by comments,
 //! and attached again after the next wake. Invariants: bytes pass untouched; a message passes on one stream only; nothing
-//! is added but keep-alive comments and, where the gateway itself ends a listen stream, its completion result, and those
-//! only between events. Never: wakes anything (but a first listen), or answers a request.
+//! is added but keep-alive comments, errors for requests whose server was lost, and, where the gateway itself ends a
+//! listen stream, its completion result; and those only between events. Never: wakes anything (but a first listen), or answers a request.
 
 pub(crate) mod attached;
+mod get;
 pub(crate) mod legacy;
 pub(crate) mod listen;
-#[cfg(test)]
-mod tests;
+mod sessionless;
 
 use std::{future::Future, io};
 
@@ -17,10 +17,11 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Response, header, response::Parts},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
+use mcp_gateway_api::failure::Failure;
 
-use crate::edge::headers;
+use crate::{edge::headers, error::error_message, message::RequestId};
 
 /// A comment, which clients ignore.
 pub(crate) const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
@@ -66,4 +67,15 @@ pub(crate) fn broken_off() -> io::Error {
         io::ErrorKind::ConnectionAborted,
         "the server was lost within an event",
     )
+}
+
+/// One error event for each request.
+pub(crate) fn error_events(failure: &Failure, waiting: &[RequestId]) -> Bytes {
+    let mut events = BytesMut::new();
+    for id in waiting {
+        events.extend_from_slice(b"event: message\ndata: ");
+        events.extend_from_slice(&error_message(failure, None, Some(id)));
+        events.extend_from_slice(b"\n\n");
+    }
+    events.freeze()
 }

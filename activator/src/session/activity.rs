@@ -35,6 +35,8 @@ pub struct Pending<G> {
 struct Entry<G> {
     deadline: Instant,
     guard: G,
+    // Its own stream has closed: the response is to pass on another.
+    elsewhere: bool,
 }
 
 impl<G> Default for Pending<G> {
@@ -96,6 +98,29 @@ impl<G> Pending<G> {
         }
     }
 
+    /// The stream that answered the client's message has closed without all its responses: they pass on another.
+    pub fn elsewhere(&mut self, message: &Message) {
+        for request in message.requests() {
+            let key = (Asker::Client, request.id.clone());
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.elsewhere = true;
+            }
+        }
+    }
+
+    /// Takes out the client's requests whose responses were to pass on another stream and never will, because their
+    /// guards are `lost`.
+    #[must_use]
+    pub fn unanswered(&mut self, lost: impl Fn(&G) -> bool) -> Vec<RequestId> {
+        let waits = |asker: Asker, entry: &Entry<G>| {
+            asker == Asker::Client && entry.elsewhere && lost(&entry.guard)
+        };
+        let taken = self
+            .entries
+            .extract_if(|(asker, _), entry| waits(*asker, entry));
+        taken.map(|((_, id), _)| id).collect()
+    }
+
     /// Forgets what is overdue, and what `keep` does not want kept.
     pub fn sweep(&mut self, now: Instant, keep: impl Fn(&G) -> bool) {
         self.entries
@@ -151,6 +176,7 @@ impl<G> Pending<G> {
                 Entry {
                     deadline,
                     guard: guard(),
+                    elsewhere: false,
                 },
             );
         }

@@ -196,3 +196,36 @@ async fn only_sessions_with_nothing_to_do_are_forgotten() {
     assert_eq!([2, 3, 4, 5].map(known), [true, true, true, false]);
     drop(ticket);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_to_be_answered_elsewhere_and_is_lost_is_told_once() {
+    let bench = Bench::new();
+    let call = classify(CALL.as_bytes()).unwrap();
+    bench.post(CALL, 10);
+    bench.session.elsewhere(&call);
+    assert!(bench.session.unanswered().is_empty());
+    bench.directory.apply(ViewEvent::Gone {
+        instance: ONE,
+        why: "test".into(),
+        stamp: Stamp {
+            epoch: 1,
+            sequence: 9,
+        },
+    });
+    bench.sessions.sweep(Instant::now());
+    assert!(!bench.leases());
+    bench.session.asleep();
+    assert_eq!(bench.session.unanswered().len(), 1);
+    assert!(bench.session.unanswered().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_full_of_busy_sessions_grows_no_further() {
+    let sessions = Sessions::new(2);
+    let held: Vec<_> = (0..5).map(|key| sessions.enter(&about(key))).collect();
+    assert_eq!(sessions.len(), 2);
+    drop(held);
+    tokio::time::advance(MAKE_ROOM).await;
+    let _new = sessions.enter(&about(9));
+    assert_eq!(sessions.len(), 1);
+}

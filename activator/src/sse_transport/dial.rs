@@ -163,7 +163,7 @@ pub(super) fn posting(
     view: &InstanceView,
     binding: &SessionBinding,
     headers: HeaderMap,
-    body: Bytes,
+    body: SentBody,
 ) -> http::Request<SentBody> {
     let mut view = view.clone();
     let target: Result<Uri, _> = binding.upstream.0.parse();
@@ -175,7 +175,7 @@ pub(super) fn posting(
         query,
         ..Extras::default()
     };
-    build(Method::POST, &view, headers, extras, SentBody::new(body))
+    build(Method::POST, &view, headers, extras, body)
 }
 
 impl Dialled {
@@ -282,7 +282,12 @@ impl Dialled {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
         );
-        let request = posting(lease.view(), &self.binding, headers, body.into());
+        let request = posting(
+            lease.view(),
+            &self.binding,
+            headers,
+            SentBody::new(body.into()),
+        );
         let sent = gateway.upstreams.send(lease.view(), request).await;
         let response = sent.map_err(|error| forward::undelivered(error).into_failure())?;
         if response.status() == StatusCode::NOT_FOUND || !response.status().is_success() {
@@ -348,7 +353,7 @@ mod tests {
                 whole.extend(pieces.push(chunk, events));
             }
             let texts: Vec<_> = whole.iter().map(|(piece, _)| &**piece).collect();
-            assert_eq!(texts, [&text[..26], &text[26..59]]);
+            assert_eq!(texts, [&text[..26], &text[26..58]]);
             assert_eq!(&pieces.buffer[..], b"data: par");
         }
     }

@@ -12,20 +12,13 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::Bytes;
-use mcp_gateway_api::{
-    claim::{Purpose, Standing},
-    failure::{Failure, FailureKind},
-    ids::SessionKey,
-    policy::OnIdle,
-    record::{SessionBinding, SessionNews, SessionRef, SessionUpdate},
-    slot::SlotKey,
-};
+use mcp_gateway_api::{failure::Failure, record::SessionBinding, slot::SlotKey};
 use tokio::time::Instant;
 
 use super::{
     channel::{Channel, ToStream},
-    dial::{self, Dialled, Replay},
-    speaks,
+    dial, speaks,
+    wake::wake,
 };
 use crate::{
     caller::Caller,
@@ -33,13 +26,12 @@ use crate::{
     error::Refusal,
     exchange::{
         Answered, Exchange, accepted,
-        claim::{self, Got, hold_timeout},
+        claim::{self, hold_timeout},
         news::News,
-        opened::{self, unix_now},
-        ping,
+        opened, ping,
         turn::Turn,
     },
-    forward,
+    forward::{self, request::SentBody},
     gateway::Gateway,
     lease::Lease,
     message::{self, Message, RequestId},
@@ -99,12 +91,15 @@ pub(crate) async fn post(
 }
 
 /// An awake server.
-struct Ready {
-    lease: Lease,
-    binding: SessionBinding,
-    session: Arc<Session>,
-    // Kept until the message is written.
-    _turn: Option<Turn>,
+pub(super) struct Ready {
+    /// On its instance.
+    pub(super) lease: Lease,
+    /// Where the channel's session lives.
+    pub(super) binding: SessionBinding,
+    /// Its entry.
+    pub(super) session: Arc<Session>,
+    /// The channel's turn, given on once the message is taken.
+    pub(super) turn: Option<Turn>,
 }
 
 async fn answer(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Answered {
@@ -150,7 +145,7 @@ fn cancelled(message: &Message) -> impl Iterator<Item = &RequestId> {
 }
 
 /// The server whose stream is attached, if it can be used right now.
-fn awake(x: &Exchange, channel: &Channel) -> Option<Ready> {
+pub(super) fn awake(x: &Exchange, channel: &Channel) -> Option<Ready> {
     let (binding, session) = {
         let state = channel.state.lock();
         (state.upstream.clone()?, state.session.clone()?)
@@ -161,7 +156,7 @@ fn awake(x: &Exchange, channel: &Channel) -> Option<Ready> {
         lease,
         binding,
         session,
-        _turn: None,
+        turn: None,
     })
 }
 
@@ -179,7 +174,7 @@ async fn behind(x: &Exchange, channel: &Channel) -> Option<Ready> {
     };
     let ready = awake(x, channel)?;
     Some(Ready {
-        _turn: Some(turn),
+        turn: Some(turn),
         ..ready
     })
 }
@@ -209,7 +204,7 @@ async fn cold(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Option<Ready>
         };
         let going = turn.commit();
         Ok(going.then_some(Ready {
-            _turn: Some(turn),
+            turn: Some(turn),
             ..ready
         }))
     };
@@ -222,152 +217,6 @@ async fn cold(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Option<Ready>
     }
 }
 
-/// Has the turn: claims, opens the server's stream, replays if there is something to replay, hands the stream over.
-async fn wake(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Ready, Failure> {
-    let (about, bound, handshake) = {
-        let state = channel.state.lock();
-        let session = state.session.as_ref();
-        let bound = session
-            .and_then(|session| session.binding())
-            .or_else(|| state.upstream.clone());
-        (state.about.clone(), bound, state.handshake.clone())
-    };
-    let begins = x.message.method() == Some("initialize");
-    let replays = about.is_some() && !begins;
-    if replays && (x.caller.backend.policy.on_idle == OnIdle::Expire || handshake.is_none()) {
-        channel.end(&x.gateway);
-        return Err(opened::gone());
-    }
-    let purpose = about
-        .clone()
-        .map_or(Purpose::Initialize, |session| Purpose::Session {
-            session,
-            bound: bound.map(|binding| binding.instance),
-        });
-    let got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
-    let woken = Woken {
-        x: Arc::clone(x),
-        channel: Arc::clone(channel),
-        opens: about.is_none(),
-        about: about.unwrap_or_else(|| begin(x, &got)),
-        handshake: handshake.filter(|_| replays),
-        got,
-    };
-    // A task of its own: half a session on the new instance would be of no use, should this client leave now.
-    let settled = x.gateway.tasks.spawn(woken.settle()).await;
-    settled.unwrap_or_else(|_panicked_or_shut_down| Err(forward::lost()))
-}
-
-/// An instance was claimed for the channel; what comes now is finished in any case.
-struct Woken {
-    x: Arc<Exchange>,
-    channel: Arc<Channel>,
-    opens: bool,
-    about: SessionRef,
-    handshake: Option<Handshake>,
-    got: Got,
-}
-
-impl Woken {
-    async fn settle(self) -> Result<Ready, Failure> {
-        let attached = attach(&self).await;
-        let news = match &attached {
-            Ok(dialled) if self.opens => Some(SessionNews::Opened(dialled.binding.instance)),
-            Ok(dialled) => Some(SessionNews::Revived(dialled.binding.clone())),
-            Err(failure) => (self.got.claimed.standing == Standing::Revive).then_some(
-                SessionNews::RevivalFailed {
-                    retry: failure.kind != FailureKind::SessionGone,
-                },
-            ),
-        };
-        let gateway = &self.x.gateway;
-        if let Some(news) = news {
-            let session = self.about.clone();
-            let update = SessionUpdate { session, news };
-            let kept = gateway.deps.scaler.record(update.clone()).await;
-            gateway.deps.directory.learn(&update);
-            if attached.is_ok() {
-                kept?;
-            }
-        }
-        match attached {
-            Ok(dialled) => self.hand_over(dialled).await,
-            Err(failure) => {
-                if failure.kind == FailureKind::SessionGone {
-                    self.channel.end(gateway);
-                }
-                Err(failure)
-            }
-        }
-    }
-
-    /// The client's stream reads the server's from here on.
-    async fn hand_over(self, dialled: Dialled) -> Result<Ready, Failure> {
-        let (gateway, channel) = (&self.x.gateway, &self.channel);
-        let (attached, binding, read) = dialled.into_parts();
-        let session = gateway.sessions.enter(&self.about);
-        session.lives_on(&binding);
-        {
-            let mut state = channel.state.lock();
-            state.about = Some(self.about);
-            state.session = Some(Arc::clone(&session));
-            state.upstream = Some(binding.clone());
-        }
-        let attach = ToStream::Attach {
-            attached,
-            binding: binding.clone(),
-            read,
-        };
-        if !channel.tell(attach).await {
-            // The client closed its stream meanwhile; what it would have ended is known only now.
-            channel.end(gateway);
-            return Err(opened::gone());
-        }
-        Ok(Ready {
-            lease: self.got.lease,
-            binding,
-            session,
-            _turn: None,
-        })
-    }
-}
-
-fn begin(x: &Exchange, got: &Got) -> SessionRef {
-    SessionRef {
-        key: got.claimed.session.unwrap_or_else(SessionKey::random),
-        backend: x.caller.backend.name.clone(),
-        tenant: x.caller.principal.tenant.clone(),
-        expires_at: unix_now().saturating_add(x.caller.backend.policy.session_lifetime.as_secs()),
-    }
-}
-
-async fn attach(woken: &Woken) -> Result<Dialled, Failure> {
-    let Woken {
-        x, channel, got, ..
-    } = woken;
-    let mut dialled = dial::dial(&x.gateway, &x.caller, &channel.headers, &got.lease).await?;
-    if let Some(handshake) = &woken.handshake {
-        let promised = channel.state.lock().promise.clone();
-        let record = x.gateway.deps.directory.record(&woken.about.key);
-        let what = Replay {
-            handshake,
-            promised: promised.as_ref(),
-            record: record.as_deref(),
-        };
-        let replayed = dialled
-            .replay(&x.gateway, &got.lease, &channel.headers, what)
-            .await;
-        let outcome = if replayed.is_ok() {
-            "revived"
-        } else {
-            "failed"
-        };
-        crate::metrics::revived(&x.caller.backend.name, outcome);
-        replayed?;
-    }
-    Ok(dialled)
-}
-
 async fn send(x: &Exchange, channel: &Channel, ready: Ready) -> Answered {
     let deadline = x.deadline();
     remember(x, channel, &ready.session);
@@ -375,7 +224,8 @@ async fn send(x: &Exchange, channel: &Channel, ready: Ready) -> Answered {
         .session
         .begin(&ready.binding, &ready.lease, &x.message, deadline);
     let passed = headers::to_server(&x.headers);
-    let request = dial::posting(ready.lease.view(), &ready.binding, passed, x.body.clone());
+    let body = SentBody::new(x.body.clone());
+    let request = dial::posting(ready.lease.view(), &ready.binding, passed, body);
     let sent = tokio::select! {
         sent = x.gateway.upstreams.send(ready.lease.view(), request) => {
             sent.map_err(|error| forward::undelivered(error).into_failure())
@@ -383,6 +233,8 @@ async fn send(x: &Exchange, channel: &Channel, ready: Ready) -> Answered {
         () = tokio::time::sleep_until(deadline) => Err(forward::timed_out()),
         () = x.gateway.cut.cancelled() => Err(forward::shutting_down()),
     };
+    // Answers of this transport come at once: from here on the next message may go.
+    drop(ready.turn);
     let response = match sent {
         Ok(response) => response,
         Err(failure) => {

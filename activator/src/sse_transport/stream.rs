@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, io, sync::Arc};
 
 use bytes::Bytes;
-use mcp_gateway_api::record::SessionBinding;
+use mcp_gateway_api::{failure::Failure, record::SessionBinding};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -11,7 +11,6 @@ use tokio::{
 
 use super::channel::{Channel, ToStream};
 use crate::{
-    error::error_message,
     exchange::initialize::promise,
     forward,
     gateway::Gateway,
@@ -21,7 +20,7 @@ use crate::{
     streams::{
         KEEP_ALIVE, Source,
         attached::{Attached, Passed},
-        broken_off,
+        broken_off, error_events,
     },
 };
 
@@ -40,6 +39,8 @@ pub(super) struct ChannelStream {
     // The bytes since the `initialize` went upstream, until its result has passed.
     opening: Vec<Bytes>,
     last: Instant,
+    // What was to be said at the end has been said.
+    over: bool,
 }
 
 enum Heard {
@@ -68,6 +69,7 @@ impl ChannelStream {
             said: VecDeque::new(),
             opening: Vec::new(),
             last: Instant::now(),
+            over: false,
         }
     }
 
@@ -137,7 +139,7 @@ impl ChannelStream {
             Heard::Told(None) | Heard::Over => {}
             Heard::Passed(Passed::Bytes(bytes, events)) => self.passed(bytes, &events),
             Heard::Passed(Passed::Service(_)) => {}
-            Heard::Passed(Passed::Ended | Passed::Lost) => self.lost()?,
+            Heard::Passed(Passed::Ended | Passed::Lost) => self.lost(&forward::lost())?,
             // Asleep: the instance let go of the session.
             Heard::Changed => {
                 let asleep = self
@@ -226,7 +228,7 @@ impl ChannelStream {
     }
 
     /// The server's stream is over, and with it the session on that instance: whoever still waits for an answer is told.
-    fn lost(&mut self) -> Result<(), io::Error> {
+    fn lost(&mut self, failure: &Failure) -> Result<(), io::Error> {
         let boundary = self.at_boundary();
         self.leave();
         let waiting: Vec<RequestId> = self
@@ -240,10 +242,8 @@ impl ChannelStream {
         if !boundary {
             return Err(broken_off());
         }
-        for id in waiting {
-            let error = error_message(&forward::lost(), None, Some(&id));
-            let event = [b"event: message\ndata: ", &error[..], b"\n\n"].concat();
-            self.ready.push_back(event.into());
+        if !waiting.is_empty() {
+            self.ready.push_back(error_events(failure, &waiting));
         }
         Ok(())
     }
@@ -256,7 +256,14 @@ impl Source for ChannelStream {
                 return Some(Ok(bytes));
             }
             match self.hear().await {
-                Heard::Over => return None,
+                Heard::Over if self.over => return None,
+                Heard::Over => {
+                    self.over = true;
+                    let told = self.lost(&forward::shutting_down());
+                    if let Err(error) = told {
+                        return Some(Err(error));
+                    }
+                }
                 heard @ (Heard::Told(_) | Heard::Passed(_) | Heard::Quiet | Heard::Changed) => {
                     if let Err(error) = self.act(heard) {
                         return Some(Err(error));

@@ -10,36 +10,31 @@ use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, response::Parts},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, response::Parts},
     response::IntoResponse,
 };
 use bytes::Bytes;
 use hyper::body::Incoming;
 use mcp_gateway_api::{
     backend::Transport,
-    failure::{Failure, FailureKind},
+    failure::Failure,
     record::{SessionBinding, SessionNews},
-    view::{InstanceView, Service},
 };
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     KEEP_ALIVE, Source,
-    attached::{self, Asked, Attached, Passed, ask, lives, pass_on},
-    broken_off, event_stream,
+    attached::{Asked, Attached, Passed, lives, pass_on},
+    broken_off, error_events, event_stream,
+    get::{Ask, open},
+    sessionless::sessionless,
 };
 use crate::{
     caller::Caller,
-    edge::headers::{self, LAST_EVENT_ID, LOST, SESSION_ID},
+    edge::headers::{LAST_EVENT_ID, LOST, SESSION_ID},
     error::Refusal,
-    exchange::{
-        opened::{self, Opened},
-        slots,
-    },
-    forward::{
-        request::{Extras, SentBody, build},
-        upstream::SendError,
-    },
+    exchange::opened::{self, Opened},
+    forward::{self, upstream::SendError},
     gateway::Gateway,
     session::StreamTicket,
     sse::{EventSummary, Seen},
@@ -47,10 +42,6 @@ use crate::{
 
 /// How long the client's headers wait for the server's. Some servers send theirs only with their first event.
 const COMMIT_AFTER: Duration = Duration::from_secs(3);
-/// First pause before asking again after 409; doubles.
-const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
-/// Longest a server may take to notice that the stream before is closed.
-const CONFLICT_FOR: Duration = Duration::from_secs(3);
 
 /// `GET /adapters/{backend}/mcp`.
 pub(crate) async fn get(
@@ -77,6 +68,9 @@ async fn in_session(
     let opened = opened::open(&gateway, caller, &head.headers)?;
     let shown = opened.shown.clone();
     let resume = resumed_from(&opened, &head.headers);
+    if let Some(id) = resume.as_ref().and_then(|id| id.to_str().ok()) {
+        gateway.resumptions.announce(opened.about.key, id);
+    }
     let mut stream = Legacy {
         ticket: opened.session.open_stream(),
         asked: Ask::of(head, resume),
@@ -101,95 +95,6 @@ fn resumed_from(opened: &Opened, headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(LAST_EVENT_ID)?;
     let text = id.to_str().ok()?;
     opened.session.has_seen(text).then(|| id.clone())
-}
-
-/// A GET without a session id: the server's to answer if it happens to run; nothing wakes for it.
-async fn sessionless(
-    gateway: Gateway,
-    caller: &Caller,
-    head: &http::request::Parts,
-) -> Result<Response<Body>, Failure> {
-    let none = || {
-        Failure::new(
-            FailureKind::Method,
-            "There is no stream here without a session.",
-        )
-    };
-    let instance = gateway
-        .slots
-        .get(&slots::slot_of(caller))
-        .ok_or_else(none)?;
-    let view = lives(&gateway, instance).filter(|view| view.service == Service::Open);
-    let view = view.ok_or_else(none)?;
-    let request = Ask::of(head, None).request(&view, None);
-    match ask(&gateway, &view, request)
-        .await
-        .map_err(attached::lost)?
-    {
-        Asked::Stream(head, attached) => Ok(event_stream(Some(head), Plain { gateway, attached })),
-        Asked::Refused(head, body) => pass_on(head, body).await,
-    }
-}
-
-/// The stream of a server without sessions: passes until it ends.
-struct Plain {
-    gateway: Gateway,
-    attached: Box<Attached>,
-}
-
-impl Source for Plain {
-    async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        loop {
-            let boundary = self.attached.at_boundary();
-            tokio::select! {
-                biased;
-                () = self.gateway.cut.cancelled() => return None,
-                passed = self.attached.next() => match passed {
-                    Passed::Bytes(bytes, _) => return Some(Ok(bytes)),
-                    Passed::Ended | Passed::Lost => return (!boundary).then(|| Err(broken_off())),
-                    Passed::Service(_) => {}
-                },
-                () = sleep(self.gateway.config.keep_alive), if boundary => return Some(Ok(KEEP_ALIVE)),
-            }
-        }
-    }
-}
-
-/// What the client asked for, to ask the server again.
-#[derive(Clone)]
-struct Ask {
-    headers: HeaderMap,
-    query: Option<Box<str>>,
-    resume: Option<HeaderValue>,
-}
-
-impl Ask {
-    fn of(head: &http::request::Parts, resume: Option<HeaderValue>) -> Self {
-        Self {
-            headers: headers::to_server(&head.headers),
-            query: head.uri.query().map(Into::into),
-            resume,
-        }
-    }
-
-    fn request(
-        &self,
-        view: &InstanceView,
-        binding: Option<&SessionBinding>,
-    ) -> http::Request<SentBody> {
-        let extras = Extras {
-            session: binding.map(|binding| &binding.upstream),
-            last_event_id: self.resume.as_ref(),
-            query: self.query.as_deref(),
-        };
-        build(
-            Method::GET,
-            view,
-            self.headers.clone(),
-            extras,
-            SentBody::default(),
-        )
-    }
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Asked, SendError>> + Send>>;
@@ -277,6 +182,9 @@ impl Source for Legacy {
             if !self.settle() {
                 return Some(Err(broken_off()));
             }
+            if let Some(errors) = self.unanswered() {
+                return Some(Ok(errors));
+            }
             let due = self.last + self.gateway.config.keep_alive;
             tokio::select! {
                 biased;
@@ -339,6 +247,15 @@ impl Legacy {
             self.asked.resume = None;
         }
         true
+    }
+
+    /// What the client still waits for and will never get, its own stream being closed and its server lost.
+    fn unanswered(&mut self) -> Option<Bytes> {
+        if !self.place.at_boundary() {
+            return None;
+        }
+        let waiting = self.opened.session.unanswered();
+        (!waiting.is_empty()).then(|| error_events(&forward::lost(), &waiting))
     }
 
     fn park(&mut self) {
@@ -452,28 +369,5 @@ impl Legacy {
             lease.flatten().as_ref(),
             deadline,
         );
-    }
-}
-
-/// Asks for the stream, again while the server has not noticed that the one before is closed.
-async fn open(
-    gateway: Gateway,
-    view: Arc<InstanceView>,
-    asked: Ask,
-    binding: SessionBinding,
-) -> Result<Asked, SendError> {
-    let until = Instant::now() + CONFLICT_FOR;
-    let mut pause = CONFLICT_PAUSE;
-    loop {
-        let answer = ask(&gateway, &view, asked.request(&view, Some(&binding))).await?;
-        match answer {
-            Asked::Refused(head, _)
-                if head.status == StatusCode::CONFLICT && Instant::now() < until =>
-            {
-                sleep(pause).await;
-                pause *= 2;
-            }
-            Asked::Refused(..) | Asked::Stream(..) => return Ok(answer),
-        }
     }
 }

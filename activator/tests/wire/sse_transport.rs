@@ -1,9 +1,9 @@
 //! 2024-11-05 HTTP+SSE.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::Method;
-use mcp_gateway_api::{backend::Transport, record::SessionNews};
+use mcp_gateway_api::{backend::Transport, record::SessionNews, view::Service};
 
 use crate::{
     streams::talking,
@@ -185,6 +185,35 @@ async fn what_wakes_nothing_is_answered_while_the_server_sleeps() {
     let note = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
     assert_eq!(post(&world, &endpoint, &[], note).await.status, 202);
     assert_eq!(world.scaler.claims().len(), 1);
+}
+
+#[tokio::test]
+async fn a_drain_that_is_called_off_revives_nothing() {
+    let (world, talker, mut stream, endpoint) = opened().await;
+    world.scaler.service(Service::IdleDrain);
+    world
+        .until("the drain is acknowledged", || {
+            !world.scaler.acks().is_empty()
+        })
+        .await;
+    let body = call(5, "echo");
+    assert_eq!(post(&world, &endpoint, &[], &body).await.status, 202);
+    stream.until("\"id\":5").await;
+    let expected = ["initialize", "notifications/initialized", "tools/call"];
+    assert_eq!(talker.methods(), expected);
+}
+
+#[tokio::test]
+async fn a_shutdown_tells_what_still_waits() {
+    let (world, _talker, stream, endpoint) = opened().await;
+    let body = call(3, "never");
+    assert_eq!(post(&world, &endpoint, &[], &body).await.status, 202);
+    world.activator.shutdown(Duration::from_millis(50)).await;
+    let (text, in_order) = stream.rest().await;
+    assert!(
+        in_order && text.contains("shutting_down") && text.contains("\"id\":3"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

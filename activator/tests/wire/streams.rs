@@ -185,6 +185,26 @@ async fn a_request_whose_stream_closed_keeps_its_instance_until_the_answer_passe
 }
 
 #[tokio::test]
+async fn a_request_whose_stream_closed_is_told_on_the_get_stream_when_its_server_is_lost() {
+    let (world, talker, session) = opened().await;
+    let mut stream = get(&world, &session, &[]).await;
+    post(&world, &session, &call(5, "poll")).await;
+    world.scaler.lose();
+    let seen = stream.until("\"id\":5").await;
+    assert!(seen.contains("instance_lost"), "{seen}");
+    // Also when the client comes for the answer only now.
+    post(&world, &session, &call(6, "poll")).await;
+    world.until("attached again", || talker.open() == 1).await;
+    drop(stream);
+    world
+        .until("its end is noticed", || talker.open() == 0)
+        .await;
+    world.scaler.lose();
+    let mut later = get(&world, &session, &[]).await;
+    later.until("\"id\":6").await;
+}
+
+#[tokio::test]
 async fn a_servers_question_on_the_get_stream_keeps_its_instance_until_it_is_answered() {
     let (world, talker, session) = opened().await;
     let mut stream = get(&world, &session, &[]).await;

@@ -1,0 +1,83 @@
+//! The GET upstream that a legacy stream is made of: what the client asked for, asked again after each wake.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use mcp_gateway_api::{record::SessionBinding, view::InstanceView};
+use tokio::time::{Instant, sleep};
+
+use super::attached::{Asked, ask};
+use crate::{
+    edge::headers,
+    forward::{
+        request::{Extras, SentBody, build},
+        upstream::SendError,
+    },
+    gateway::Gateway,
+};
+
+/// First pause before asking again after 409; doubles.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(10);
+/// Longest a server may take to notice that the stream before is closed.
+const CONFLICT_FOR: Duration = Duration::from_secs(3);
+
+/// What the client asked for, to ask the server again.
+#[derive(Clone)]
+pub(super) struct Ask {
+    headers: HeaderMap,
+    query: Option<Box<str>>,
+    /// `Last-Event-ID`, for the next try.
+    pub(super) resume: Option<HeaderValue>,
+}
+
+impl Ask {
+    pub(super) fn of(head: &http::request::Parts, resume: Option<HeaderValue>) -> Self {
+        Self {
+            headers: headers::to_server(&head.headers),
+            query: head.uri.query().map(Into::into),
+            resume,
+        }
+    }
+
+    pub(super) fn request(
+        &self,
+        view: &InstanceView,
+        binding: Option<&SessionBinding>,
+    ) -> http::Request<SentBody> {
+        let extras = Extras {
+            session: binding.map(|binding| &binding.upstream),
+            last_event_id: self.resume.as_ref(),
+            query: self.query.as_deref(),
+        };
+        build(
+            Method::GET,
+            view,
+            self.headers.clone(),
+            extras,
+            SentBody::default(),
+        )
+    }
+}
+
+/// Asks for the stream, again while the server has not noticed that the one before is closed.
+pub(super) async fn open(
+    gateway: Gateway,
+    view: Arc<InstanceView>,
+    asked: Ask,
+    binding: SessionBinding,
+) -> Result<Asked, SendError> {
+    let until = Instant::now() + CONFLICT_FOR;
+    let mut pause = CONFLICT_PAUSE;
+    loop {
+        let answer = ask(&gateway, &view, asked.request(&view, Some(&binding))).await?;
+        match answer {
+            Asked::Refused(head, _)
+                if head.status == StatusCode::CONFLICT && Instant::now() < until =>
+            {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            Asked::Refused(..) | Asked::Stream(..) => return Ok(answer),
+        }
+    }
+}
