@@ -14,6 +14,9 @@ use super::{
     worker::Waiting,
 };
 
+/// Bytes of answers that are gathered for one batch before they are sent as a stream after all.
+const GATHERED: usize = 4 << 20;
+
 /// What is asked.
 pub(super) struct Asked {
     /// The requests' ids, as written.
@@ -72,6 +75,9 @@ pub(super) async fn answer(
                 // Cancelled: a stream that ends without an answer.
                 (_, None) => Events::new(Source::Post(waiting, owed), None, keep_alive).response(),
             };
+        }
+        if gathered.iter().map(String::len).sum::<usize>() > GATHERED {
+            break;
         }
     }
     let lead = lead(&gathered);

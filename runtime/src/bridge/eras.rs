@@ -78,6 +78,19 @@ pub(super) fn verdict(answer: Result<&str, &str>) -> Verdict {
     }
 }
 
+/// Says in the message what `data` names: legacy clients show their users nothing but the message.
+fn with_names(error: &str, versions: &[String]) -> String {
+    let Ok(mut error) = serde_json::from_str::<serde_json::Value>(error) else {
+        return error.to_owned();
+    };
+    let message = error["message"].as_str().unwrap_or_default();
+    if !versions.iter().all(|v| message.contains(v.as_str())) {
+        let named = format!("{message} (this server supports {})", versions.join(", "));
+        error["message"] = named.into();
+    }
+    error.to_string()
+}
+
 /// What is known so far. Learned once, kept for the bridge's life.
 #[derive(Debug, Default)]
 pub(super) struct Eras {
@@ -110,16 +123,23 @@ impl Eras {
         self.negotiated = self.negotiated.max(version);
     }
 
-    /// Takes the error of an `initialize`: one that names only modern versions is the server's last word.
-    pub(super) fn initialize_failed(&mut self, error: &str) {
-        let names = serde_json::from_str::<WithData<'_>>(error)
+    /// Takes the error of an `initialize` and gives the one to pass on. One that names only modern versions is the
+    /// server's last word.
+    pub(super) fn initialize_failed(&mut self, error: &str) -> String {
+        let Some(versions) = serde_json::from_str::<WithData<'_>>(error)
             .ok()
             .filter(|e| e.code == -32022)
-            .and_then(|e| supported(e.data?.get()));
-        if names.is_some_and(|s| !s.is_empty() && !s.iter().any(|v| is_legacy(v))) {
+            .and_then(|e| supported(e.data?.get()))
+            .filter(|versions| !versions.is_empty())
+        else {
+            return error.replace(['\n', '\r'], " ");
+        };
+        let named = with_names(error, &versions);
+        if !versions.iter().any(|v| is_legacy(v)) {
             self.modern = Some(true);
-            self.initialize_refused = Some(error.replace(['\n', '\r'], " "));
+            self.initialize_refused = Some(named.clone());
         }
+        named
     }
 
     /// The error to every `initialize`, if the server is known to serve only modern exchanges.

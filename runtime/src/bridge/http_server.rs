@@ -19,6 +19,9 @@ use super::{
     worker::{Refused, Worker},
 };
 
+/// Longest id or progress token of a client, in bytes as written: they are kept for as long as a request is open.
+const MAX_ID: usize = 1_024;
+
 type Answer = Result<Response<Body>, Refusal>;
 
 /// Answers one request.
@@ -81,6 +84,13 @@ fn messages(body: &[u8]) -> Result<(Vec<Message<'_>>, bool), Refusal> {
     // Children are forgiven what clients are not: an undelivered answer helps nobody.
     if items.is_empty() || items.iter().any(|m| !m.declared) {
         return Err(malformed(Malformed::Shape));
+    }
+    let long = |raw: Option<&str>| raw.is_some_and(|r| r.len() > MAX_ID);
+    if items.iter().any(|m| long(m.id()) || long(m.token())) {
+        return Err(Refusal::bad(
+            code::INVALID_REQUEST,
+            format!("an id or progress token is longer than {MAX_ID} bytes"),
+        ));
     }
     Ok((items, batch))
 }
@@ -179,9 +189,14 @@ impl Drop for Provisional<'_> {
 
 async fn initialize(shared: &Arc<Shared>, message: &Message<'_>) -> Answer {
     let id = message.id().unwrap_or("null").to_owned();
-    if let Some(error) = shared.eras(|e| e.initialize_refused().map(str::to_owned)) {
+    // A legacy client makes nothing of an error that comes with 400: it looks for a 2024-11-05 server instead, or says
+    // no more than "400". With 200 its user reads which versions are served.
+    let refused = |error: &str| {
         let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#);
-        return Ok(json_response(StatusCode::BAD_REQUEST, text));
+        Ok(json_response(StatusCode::OK, text))
+    };
+    if let Some(error) = shared.eras(|e| e.initialize_refused().map(str::to_owned)) {
+        return refused(&error);
     }
     let worker = shared.take().await.map_err(|r| r.to(Some(&id)))?;
     worker.set_mode(Mode::Legacy);
@@ -209,15 +224,8 @@ async fn initialize(shared: &Arc<Shared>, message: &Message<'_>) -> Answer {
         }
         return Ok(response);
     }
-    if let Some(error) = answered.and_then(Message::error) {
-        shared.eras(|e| e.initialize_failed(error));
-    }
-    // A 404 or 405 would send a client looking for a 2024-11-05 server.
-    let status = match piece.answers.and_then(|a| a.error) {
-        Some(-32022) => StatusCode::BAD_REQUEST,
-        Some(_) | None => StatusCode::OK,
-    };
-    Ok(json_response(status, piece.text.clone()))
+    let error = answered.and_then(Message::error).unwrap_or("null");
+    refused(&shared.eras(|e| e.initialize_failed(error)))
 }
 
 fn session_of(shared: &Shared, parts: &http::request::Parts) -> Result<Arc<Worker>, Refusal> {

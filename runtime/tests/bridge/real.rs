@@ -421,11 +421,13 @@ async fn a_modern_only_server_tells_legacy_clients_what_it_supports() {
         let mut body = initialize("2025-11-25");
         body["id"] = id.clone();
         let reply = rig.post(&[], &body).await;
-        assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+        assert_eq!(reply.status, StatusCode::OK);
         assert_eq!(reply.header("mcp-session-id"), None);
         let answer = reply.json().await;
         assert_eq!(answer["id"], id);
         assert_eq!(answer["error"]["data"]["supported"], json!(["2026-07-28"]));
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("supports 2026-07-28"), "{message}");
     }
     for method in [Method::GET, Method::DELETE] {
         let reply = rig.send(method, "/mcp", &[], "").await;
@@ -506,12 +508,16 @@ async fn closing_the_2024_stream_ends_its_child_on_purpose() {
 
 #[tokio::test]
 async fn bad_requests_get_answers_of_their_own() {
-    let rig = rig_with(&[], |c| c.max_body = 1_000).await;
+    let rig = rig_with(&[], |c| c.max_body = 2_000).await;
     let id = rig.open().await;
     let session = ("mcp-session-id", id.as_str());
     let both = ("accept", "application/json, text/event-stream");
     let json = ("content-type", "application/json");
-    let big = "x".repeat(2_000);
+    let big = "x".repeat(5_000);
+    let long_id = format!(
+        r#"{{"jsonrpc":"2.0","id":"{}","method":"x"}}"#,
+        "i".repeat(1_100)
+    );
     let cases = [
         (vec![session, both, json], "{", 400),
         (vec![session, both, json], "[]", 400),
@@ -527,6 +533,7 @@ async fn bad_requests_get_answers_of_their_own() {
             400,
         ),
         (vec![session, both, json], big.as_str(), 413),
+        (vec![session, both, json], long_id.as_str(), 400),
         (
             vec![session, both, ("content-type", "text/plain")],
             "{}",

@@ -86,7 +86,11 @@ fn only_an_error_that_names_modern_versions_alone_ends_the_hope_for_a_handshake(
         ("3", false),
     ] {
         let mut eras = Eras::default();
-        eras.initialize_failed(error);
+        let passed_on = eras.initialize_failed(error);
+        assert_eq!(
+            passed_on.contains("this server supports"),
+            error.contains("2026")
+        );
         assert_eq!(eras.initialize_refused().is_some(), refused, "{error}");
         assert_eq!(eras.modern(), refused.then_some(true));
     }
