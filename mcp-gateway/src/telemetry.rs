@@ -15,7 +15,8 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Registry, TextEncoder};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry as Subscriber, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry as Subscriber, fmt::format, layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 use crate::{cli::LogFormat, config::Log};
@@ -162,6 +163,14 @@ fn logs(log: &Log, tracers: Option<&SdkTracerProvider>) -> anyhow::Result<()> {
             .boxed(),
         LogFormat::Pretty => tracing_subscriber::fmt::layer()
             .with_target(false)
+            .fmt_fields(format::debug_fn(|out, field, value| {
+                match field.name() {
+                    "message" => write!(out, "{value:?}"),
+                    // The sentence says these already.
+                    "backend" | "from" | "to" | "why" => Ok(()),
+                    name => write!(out, " {name}={value:?}"),
+                }
+            }))
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_writer(std::io::stderr)
             .boxed(),

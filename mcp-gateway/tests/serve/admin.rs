@@ -1,0 +1,88 @@
+//! The admin listener and the page at `/`.
+
+use crate::support::{Home, Request, demo, until};
+
+#[test]
+fn status_is_text_for_a_terminal_and_json_for_a_script() {
+    let home = Home::new();
+    home.document("d.yaml", &demo("d", ""));
+    let gateway = home.serve(&[]);
+    gateway.initialize("d", &[]);
+    let text = gateway.admin(&Request::get("/status").header("user-agent", "curl/8"));
+    assert!(text.body.contains("d        ready"), "{}", text.body);
+    assert!(text.body.contains("/adapters/d/mcp"), "{}", text.body);
+    let status = gateway.status();
+    assert_eq!(status["backends"][0]["starts"], 1);
+    assert_eq!(status["instances"], 1);
+}
+
+#[test]
+fn health_and_metrics_answer_and_the_cold_start_is_counted_by_phase() {
+    let home = Home::new();
+    home.document("d.yaml", &demo("d", ""));
+    let gateway = home.serve(&[]);
+    for path in ["/livez", "/readyz", "/healthz"] {
+        assert_eq!(gateway.admin(&Request::get(path)).status, 200, "{path}");
+    }
+    gateway.initialize("d", &[]);
+    until("the cold start is counted", || {
+        let page = gateway.admin(&Request::get("/metrics"));
+        assert!(
+            page.header("content-type")
+                .unwrap()
+                .starts_with("text/plain")
+        );
+        let counted = |line: &str| {
+            line.starts_with("mcp_gateway_cold_start_duration_seconds_count")
+                && line.contains("phase=\"create\"")
+        };
+        page.body.lines().any(counted).then_some(())
+    });
+}
+
+#[test]
+fn strange_hosts_and_origins_are_refused_on_both_listeners() {
+    let home = Home::new();
+    home.document("d.yaml", &demo("d", ""));
+    let gateway = home.serve(&["--allowed-host", "gw.example"]);
+    for path in ["/status", "/metrics", "/livez"] {
+        let request = Request::get(path);
+        assert_eq!(
+            gateway.admin(&request.clone().host("evil.example")).status,
+            403
+        );
+        assert_eq!(
+            gateway.admin(&request.clone().host("gw.example:1")).status,
+            200
+        );
+        let origin = request.header("origin", "https://evil.example");
+        assert_eq!(gateway.admin(&origin).status, 403);
+    }
+    assert_eq!(
+        gateway.ask(&Request::get("/").host("evil.example")).status,
+        403
+    );
+}
+
+#[test]
+fn the_front_page_lists_urls_as_text_and_as_html() {
+    let home = Home::new();
+    home.document("d.yaml", &demo("d", "  description: <b>bold</b>"));
+    let gateway = home.serve(&["--public-url", "https://mcp.example.com/"]);
+    let text = gateway.ask(&Request::get("/"));
+    assert!(
+        text.body.contains("https://mcp.example.com/adapters/d/mcp"),
+        "{}",
+        text.body
+    );
+    let page = gateway.ask(&Request::get("/").header("accept", "text/html"));
+    assert!(
+        page.body
+            .contains("<code>https://mcp.example.com/adapters/d/mcp")
+    );
+    assert!(
+        !page.body.contains("<b>bold</b>"),
+        "what documents say is escaped"
+    );
+    assert_eq!(gateway.status()["instances"], 0, "a look wakes nothing");
+}
