@@ -207,9 +207,15 @@ fn a_step_costs_what_changes_and_not_what_there_is() {
     }
     let changes = median(reports);
 
-    // All are found idle at the same moment: the worst tick there is.
+    // All are found idle at the same moment: the worst there is.
     let idle = start + Duration::from_secs(900);
-    let (storm, effects) = timed(&mut core, idle, Event::Tick);
+    let mut effects = vec![];
+    let mut storm = Duration::ZERO;
+    while core.next_deadline().is_some_and(|at| at <= idle) {
+        let (cost, more) = timed(&mut core, idle, Event::Tick);
+        storm = storm.max(cost);
+        effects.extend(more);
+    }
     let drains = effects.into_iter().filter_map(|effect| match effect {
         Effect::Publish(event) => match *event {
             ViewEvent::Instance(view) => Some(view),
@@ -236,14 +242,11 @@ fn a_step_costs_what_changes_and_not_what_there_is() {
         };
         acks.push(timed(&mut core, idle, Event::Ack(ack)).0);
     }
-    let ack = if acks.is_empty() {
-        Duration::ZERO
-    } else {
-        median(acks)
-    };
+    assert_eq!(drains.len(), slots);
+    let ack = median(acks);
     println!(
         "{sessions} sessions, {slots} slots: empty tick {tick:?}, report of 100 changes {changes:?}, \
-         {} drains due at once {storm:?}, acknowledgement {ack:?}",
+         {} drains due at once: longest tick {storm:?}, acknowledgement {ack:?}",
         drains.len()
     );
     assert!(tick < TARGET && changes < TARGET && ack < TARGET);
