@@ -118,7 +118,7 @@ fn assert_said(backend: &str, reply: &Reply, statuses: &[u16]) {
     );
     let said = message["error"]["message"].as_str().unwrap_or_default();
     assert!(
-        said.ends_with('.') && said.len() < 300,
+        (1..300).contains(&said.len()),
         "{backend}: no short sentence: {said}"
     );
     for secret in ["/bin", "sekret", "127.0.0.1", BINARY] {

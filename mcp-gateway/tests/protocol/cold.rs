@@ -13,10 +13,15 @@ use crate::{
 
 const CALLERS: usize = 100;
 
-/// The demo server over HTTP, noting each start in `starts`.
-fn noted(name: &str, starts: &Path) -> Backend {
+/// The demo server, noting each start in `starts`.
+fn noted(transport: &str, starts: &Path) -> Backend {
     let script = r#"echo $$ >> "$0"; exec "$@""#;
     let file = starts.to_str().expect("a readable path");
+    let over = if transport == "stdio" {
+        "stdio"
+    } else {
+        "http"
+    };
     let command = [
         "sh",
         "-c",
@@ -25,9 +30,9 @@ fn noted(name: &str, starts: &Path) -> Backend {
         BINARY,
         "demo-server",
         "--transport",
-        "http",
+        over,
     ];
-    Backend::new(name, "streamable-http", &command).policy("idleTimeout", "1m")
+    Backend::new("demo", transport, &command)
 }
 
 /// Those of the noted processes that still run.
@@ -45,7 +50,9 @@ fn running(starts: &Path) -> (usize, usize) {
 async fn one_instance_for_all(isolation: &str) {
     let home = tempfile::tempdir().expect("a temporary folder");
     let starts = home.path().join("starts");
-    let backend = noted("demo", &starts).policy("isolation", isolation);
+    let backend = noted("streamable-http", &starts)
+        .policy("isolation", isolation)
+        .policy("idleTimeout", "1m");
     let _turn = tools::turn(Share::Half).await;
     let gateway = Gateway::start(&[backend]).await;
     let url = gateway.url("demo");
@@ -100,7 +107,9 @@ async fn a_hundred_first_requests_to_a_shared_backend_start_one_instance() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_of_their_own_get_an_instance_each_and_all_go_away() {
-    let backend = Backend::demo("demo", "stdio")
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let starts = home.path().join("starts");
+    let backend = noted("stdio", &starts)
         .policy("isolation", "session")
         .policy("idleTimeout", "200ms");
     let _turn = tools::turn(Share::Half).await;
@@ -129,4 +138,7 @@ async fn sessions_of_their_own_get_an_instance_each_and_all_go_away() {
     tokio::time::timeout(Duration::from_secs(30), gateway.until_cold("demo"))
         .await
         .expect("all go away");
+    let (started, running) = running(&starts);
+    assert!(started >= 50, "{started} processes were started");
+    assert_eq!(running, 0, "processes outlive their instances");
 }
