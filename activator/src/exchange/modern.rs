@@ -224,7 +224,12 @@ async fn refused(x: &Exchange, response: Response<Tap>) -> Result<Response<Tap>,
     let refusal = chunks.concat();
     let telling =
         probe(&x.message).is_some_and(|request| tells_of_the_server(x, request, &refusal));
-    if telling && !too_many && tap.is_over() {
+    // A bridge whose server has not said which era it speaks lets clients go on, for this once.
+    let for_now = head
+        .headers
+        .get(header::CACHE_CONTROL)
+        .is_some_and(|value| value == "no-store");
+    if telling && !too_many && !for_now && tap.is_over() {
         x.gateway
             .deps
             .memory

@@ -104,6 +104,12 @@ impl Refusal {
         out
     }
 
+    /// Says that it holds for now only: whoever remembers how a server answers is not to remember this.
+    pub(super) fn for_now(mut self) -> Self {
+        self.header = Some(("cache-control", "no-store"));
+        self
+    }
+
     /// Answers the request of this id.
     pub(super) fn to(mut self, id: Option<&str>) -> Self {
         if let Some(id) = id {

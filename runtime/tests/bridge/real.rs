@@ -350,12 +350,14 @@ async fn subscriptions_of_several_clients_keep_their_ids() {
     }
 }
 
-async fn falls_back(args: &[&str]) {
+async fn falls_back(args: &[&str], remembered: bool) {
     let mut rig = rig(args).await;
     let reply = rig
         .modern("", &modern(json!(1), "server/discover", json!({})))
         .await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+    let for_now = reply.header("cache-control") == Some("no-store");
+    assert_eq!(for_now, !remembered);
     let answer = reply.json().await;
     assert_eq!(answer["error"]["code"], -32600);
     assert_eq!(answer["error"]["data"]["supported"][0], "2025-11-25");
@@ -368,17 +370,17 @@ async fn falls_back(args: &[&str]) {
 
 #[tokio::test]
 async fn a_legacy_server_sends_dual_era_clients_to_initialize() {
-    falls_back(&["--era", "legacy"]).await;
+    falls_back(&["--era", "legacy"], true).await;
 }
 
 #[tokio::test]
 async fn a_server_that_exits_when_probed_is_legacy_and_has_not_crashed() {
-    falls_back(&["--era", "legacy", "--exit-on-probe"]).await;
+    falls_back(&["--era", "legacy", "--exit-on-probe"], true).await;
 }
 
 #[tokio::test]
 async fn a_server_that_ignores_the_probe_is_legacy_within_a_clients_patience() {
-    falls_back(&["--era", "legacy", "--ignore-probe"]).await;
+    falls_back(&["--era", "legacy", "--ignore-probe"], false).await;
 }
 
 #[tokio::test]

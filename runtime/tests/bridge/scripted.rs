@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use http::StatusCode;
 use mcp_gateway_api::failure::ExitReport;
-use mcp_gateway_runtime::child::{ChildControl, SpawnChild, StdioChild};
+use mcp_gateway_runtime::{
+    bridge::BridgeEvent,
+    child::{ChildControl, SpawnChild, StdioChild},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines},
@@ -228,6 +231,29 @@ async fn a_child_that_dies_while_a_modern_request_waits_is_told_by_status() {
     let answer = reply.json().await;
     assert_eq!(answer["id"], "r");
     assert_eq!(answer["error"]["message"], "the server exited with code 9");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_exits_probed_or_not_has_crashed_and_is_not_taken_for_legacy() {
+    let (mut rig, mut kids) = kids().await;
+    let crashes = async {
+        let mut first = kids.recv().await.unwrap();
+        assert_eq!(first.hears().await["method"], "server/discover");
+        first.exits(6);
+        kids.recv().await.unwrap().exits(6);
+    };
+    let body = modern(json!("p"), "server/discover", json!({}));
+    let (reply, ()) = tokio::join!(rig.modern("", &body), crashes);
+    assert_eq!(reply.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(
+        reply.json().await["error"]["message"],
+        "the server exited with code 6"
+    );
+    let event = rig.event().await;
+    assert!(
+        matches!(&event, BridgeEvent::Failed(report) if report.code == Some(6)),
+        "{event:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

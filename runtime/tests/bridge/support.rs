@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// Nothing here takes longer, even on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 struct Python(Vec<String>);
 

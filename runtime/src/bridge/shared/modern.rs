@@ -68,7 +68,7 @@ impl Shared {
                 Err(refusal)
             }
             // It may still be starting: no verdict to remember, but the client must get on.
-            None => Err(legacy()),
+            None => Err(legacy().for_now()),
         }
     }
 
