@@ -143,7 +143,12 @@ impl Core {
             IdlePlan::Busy => self.set_alarm(ticket, None),
             IdlePlan::CheckAt(at) => self.set_alarm(ticket, Some(at)),
             IdlePlan::Drain(idle) => {
-                self.advance(ticket, Input::Idle, format!("idle for {idle:.0?}").into());
+                let why = if ended {
+                    "its session has ended".into()
+                } else {
+                    format!("idle for {idle:.0?}").into()
+                };
+                self.advance(ticket, Input::Idle, why);
             }
         }
     }
