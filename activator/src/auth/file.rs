@@ -71,7 +71,9 @@ impl fmt::Debug for NewKey {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file could not be read.
-    #[error("key file {path:?} cannot be read: give the gateway's user access to it, or name another with --keys")]
+    #[error(
+        "key file {path:?} cannot be read: give the gateway's user access to it, or name another with --keys"
+    )]
     Read {
         /// Which file.
         path: PathBuf,
@@ -95,13 +97,17 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// It is larger than any sensible key file.
-    #[error("key file {path:?} is larger than 16 MiB: it is not one that 'mcp-gateway keys add' wrote")]
+    #[error(
+        "key file {path:?} is larger than 16 MiB: it is not one that 'mcp-gateway keys add' wrote"
+    )]
     TooLarge {
         /// Which file.
         path: PathBuf,
     },
     /// It is not what `keys add` writes.
-    #[error("key file {path:?}, line {line}, column {column}: {message}; write it with 'mcp-gateway keys add'")]
+    #[error(
+        "key file {path:?}, line {line}, column {column}: {message}; write it with 'mcp-gateway keys add'"
+    )]
     Malformed {
         /// Which file.
         path: PathBuf,

@@ -65,9 +65,8 @@ impl StaticKeys {
 
 impl Table {
     fn of(file: &KeyFile) -> Self {
-        let principal = |entry: &super::KeyEntry| {
-            Principal::new(ISSUER, entry.tenant.clone(), &entry.subject)
-        };
+        let principal =
+            |entry: &super::KeyEntry| Principal::new(ISSUER, entry.tenant.clone(), &entry.subject);
         Self {
             keys: file
                 .keys
