@@ -142,6 +142,8 @@ impl Sessions {
                 }
                 state.pending.sweep(now, |lease| !lease.is_over());
                 state.used_at = now;
+            } else {
+                state.pending.shrink();
             }
         }
     }
@@ -157,11 +159,13 @@ impl Sessions {
         });
     }
 
-    /// Sessions with nothing pending, with how long that is so, for the `sessionIdleTimeout` sweep.
-    pub fn for_each_quiet(&self, mut act: impl FnMut(&Arc<Session>, Duration)) {
+    /// Sessions that live on an instance and have had nothing pending for `least` or longer, with how long that is so,
+    /// for the `sessionIdleTimeout` sweep.
+    pub fn for_each_quiet(&self, least: Duration, mut act: impl FnMut(&Arc<Session>, Duration)) {
         let now = Instant::now();
         for session in self.table.iter() {
-            if let Some(quiet) = session.quiet_for(now) {
+            let quiet = session.quiet_for(now).filter(|quiet| *quiet >= least);
+            if let Some(quiet) = quiet.filter(|_| session.state.lock().binding.is_some()) {
                 act(&session, quiet);
             }
         }

@@ -51,9 +51,17 @@ fn once(gateway: &Gateway) {
         .slots
         .retain(|instance| directory.view(instance).is_some());
     let mut idle = Vec::new();
+    // Of a hundred thousand sessions hardly any is due: only those are looked at closely.
+    let timeouts: Option<Duration> = {
+        let catalog = gateway.deps.catalog.borrow();
+        let policies = catalog.backends.values().map(|backend| &backend.policy);
+        policies.map(|policy| policy.session_idle_timeout).min()
+    };
     gateway
         .sessions
-        .for_each_quiet(|session, quiet| idle.push((Arc::clone(session), quiet)));
+        .for_each_quiet(timeouts.unwrap_or(FORGET), |session, quiet| {
+            idle.push((Arc::clone(session), quiet));
+        });
     for (session, quiet) in idle {
         let backend = gateway
             .deps

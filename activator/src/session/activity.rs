@@ -125,8 +125,12 @@ impl<G> Pending<G> {
     pub fn sweep(&mut self, now: Instant, keep: impl Fn(&G) -> bool) {
         self.entries
             .retain(|_, entry| entry.deadline > now && keep(&entry.guard));
-        if self.entries.is_empty() {
-            self.entries.shrink_to_fit();
+    }
+
+    /// Gives back the memory of what is no longer pending.
+    pub fn shrink(&mut self) {
+        if self.entries.capacity() > 0 && self.entries.is_empty() {
+            self.entries = HashMap::new();
         }
     }
 
