@@ -215,9 +215,7 @@ impl Router {
     }
 
     fn answer(&mut self, message: &Message<'_>, error: Option<i64>) -> Option<Order> {
-        let Some(Key::Int(wire)) = message.id().and_then(Key::of) else {
-            return None;
-        };
+        let wire = modern::wire_of(message.id()?)?;
         let client_id = self.pending.get(&wire)?.client_id.clone();
         let mut edit = message.edit().id(&client_id);
         if self.mode == Mode::Modern && modern::names(message.subscription(), wire) {

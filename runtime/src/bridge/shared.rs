@@ -102,6 +102,8 @@ impl Shared {
 
     /// Starts a child and lets it run; `Err` with the answer for whoever wanted it.
     async fn start(self: &Arc<Self>) -> Result<Arc<Worker>, Refusal> {
+        // A stop that begins from here on waits for this start.
+        let _counted = self.tasks.token();
         self.reserve()?;
         let (tell, told) = oneshot::channel();
         let shared = Arc::clone(self);
@@ -123,6 +125,9 @@ impl Shared {
         let mut state = self.state.lock();
         if let Some(report) = &state.over {
             return Err(Refusal::lost(report));
+        }
+        if self.stop.is_cancelled() {
+            return Err(Refusal::lost(&ExitReport::default()));
         }
         if state.workers.len() + state.spawning >= self.config.max_children {
             let idle = idle_owner(&state);

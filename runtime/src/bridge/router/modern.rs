@@ -47,7 +47,8 @@ impl Router {
     }
 }
 
-fn wire_of(raw: &str) -> Option<i64> {
+/// The wire id that a raw id names.
+pub(super) fn wire_of(raw: &str) -> Option<i64> {
     match Key::of(raw)? {
         Key::Int(wire) => Some(wire),
         // Some servers turn ids into strings on the way.
