@@ -80,7 +80,7 @@ pub(crate) struct Layer {
         value_delimiter = ','
     )]
     pub(crate) allowed_host: Vec<String>,
-    /// Origin of web pages that may connect, such as https://app.example.com (may be repeated)
+    /// Origin of web pages that may connect, such as `https://app.example.com` (may be repeated)
     #[arg(
         long,
         env = "MCP_GATEWAY_ALLOWED_ORIGIN",
@@ -103,7 +103,7 @@ pub(crate) struct Layer {
     /// How log lines look [default: pretty on a terminal, else json]
     #[arg(long, env = "MCP_GATEWAY_LOG_FORMAT", value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
-    /// Which log lines are written, such as 'info' or 'mcp_gateway=debug' [default: info]
+    /// Which log lines are written, such as `info` or `mcp_gateway=debug` [default: info]
     #[arg(long, env = "MCP_GATEWAY_LOG_FILTER", value_name = "FILTER")]
     pub(crate) log_filter: Option<String>,
 }

@@ -29,7 +29,7 @@ const DEFAULT_PORT: u16 = 8000;
 
 /// How the demo server is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// One session over stdin and stdout.
     Stdio,
     /// Streamable HTTP at `http://$HOST:$PORT/mcp` (`127.0.0.1`, port 8000 where
@@ -42,7 +42,7 @@ pub enum Transport {
 /// # Errors
 /// `$HOST` or `$PORT` is no address, the address cannot be bound, or the peer on
 /// stdio broke the protocol before a session existed.
-pub async fn run(transport: Transport) -> anyhow::Result<()> {
+pub(crate) async fn run(transport: Transport) -> anyhow::Result<()> {
     match transport {
         Transport::Stdio => serve_stdio().await,
         Transport::Http => serve_http(address_from_environment()?).await,

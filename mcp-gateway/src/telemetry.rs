@@ -11,11 +11,12 @@ use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_sdk::{
     Resource,
     metrics::{PeriodicReader, SdkMeterProvider},
+    propagation::TraceContextPropagator,
     trace::SdkTracerProvider,
 };
 use prometheus::{Registry, TextEncoder};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry as Subscriber, fmt::format, layer::SubscriberExt,
+    EnvFilter, Layer, Registry as Subscriber, filter::filter_fn, fmt::format, layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
@@ -68,6 +69,9 @@ impl Telemetry {
     pub(crate) fn start(log: &Log) -> anyhow::Result<Self> {
         let asked = Asked::by(|name| std::env::var(name).ok());
         let tracers = if asked.traces { Some(tracers()?) } else { None };
+        if tracers.is_some() {
+            opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+        }
         logs(log, tracers.as_ref())?;
         let registry = Registry::new();
         let meters = meters(&registry, asked.metrics)?;
@@ -175,6 +179,8 @@ fn logs(log: &Log, tracers: Option<&SdkTracerProvider>) -> anyhow::Result<()> {
             .with_writer(std::io::stderr)
             .boxed(),
     };
+    // Spans are for traces: a log line says by itself what it is about.
+    let lines = lines.with_filter(filter_fn(|what| what.is_event())).boxed();
     let traces = tracers.map(|tracers| {
         let tracer = tracers.tracer("mcp-gateway");
         tracing_opentelemetry::layer::<Subscriber>()

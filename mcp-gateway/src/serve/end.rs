@@ -3,7 +3,7 @@
 //! Held exchanges are refused, running ones may finish, open streams get their terminal event, instances are drained
 //! and ended. Whatever still lives after the deadline is killed, so that nothing outlives the gateway.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mcp_gateway_api::ids::InstanceId;
 use mcp_gateway_runtime::{Farewell, Runtime};
@@ -30,7 +30,7 @@ impl Gateway {
         tracing::info!(within = ?within, "shutting down: nothing new is taken (again to end at once)");
         self.tokens.closing.cancel();
         self.registry.stop();
-        let (scaler, runtime) = (self.scaler.clone(), self.runtime.clone());
+        let (scaler, runtime) = (self.scaler.clone(), Arc::clone(&self.runtime));
         let mut instances = tokio::spawn(self.autoscaler.shutdown(within));
         let graceful = async {
             let exchanges = self.activator.shutdown(within);
