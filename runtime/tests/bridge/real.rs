@@ -280,6 +280,28 @@ async fn modern_exchanges_with_equal_ids_and_tokens_do_not_mix() {
 }
 
 #[tokio::test]
+async fn of_many_requests_at_once_each_gets_its_own_answer() {
+    let rig = rig(&["--era", "dual", "--garbage"]).await;
+    let id = rig.open().await;
+    let calls = (0..200_i64).map(|n| {
+        let (rig, id) = (&rig, &id);
+        async move {
+            // Ids and tokens repeat on purpose.
+            let reply = if n % 2 == 0 {
+                rig.call(id, n % 5, "echo", json!(n)).await
+            } else {
+                let body = modern_call(json!(n % 5), "echo", json!(n));
+                rig.modern(["a", "b"][usize::from(n % 3 == 0)], &body).await
+            };
+            let answer = reply.answer().await;
+            assert_eq!(answer["id"], n % 5);
+            assert_eq!(said(&answer), n.to_string());
+        }
+    });
+    futures_util::future::join_all(calls).await;
+}
+
+#[tokio::test]
 async fn modern_errors_keep_their_statuses() {
     let rig = rig(&["--era", "modern"]).await;
     let unknown = modern(json!(1), "no/such", json!({}));
