@@ -155,7 +155,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core that knows nothing but the backends and the records kept from before.
+    /// A core that knows nothing but the backends and the records kept from before. Of these it drops what nobody can
+    /// ask for any more; the first step says so.
     #[must_use]
     pub fn new(
         settings: Settings,
@@ -164,8 +165,13 @@ impl Core {
         kept: Vec<SessionRecord>,
     ) -> Self {
         let mut records = Records::new(settings.records);
+        let mut out = Vec::new();
         for record in kept {
-            if record.expires_at > settings.unix_now {
+            let useless = record.expires_at <= settings.unix_now
+                || (record.ended && revival::never_revives(&catalog, &record.backend));
+            if useless {
+                out.push(Effect::Persist(Change::Remove(record.key)));
+            } else {
                 records.restore(record);
             }
         }
@@ -197,7 +203,7 @@ impl Core {
             timers: Timers::default(),
             shutdown: None,
             last_id: 0,
-            out: Vec::new(),
+            out,
         };
         core.watch_expiry();
         core

@@ -117,6 +117,7 @@ impl Core {
         };
         self.timers.set(&mut slot.alarm, None, Timer::Slot(id));
         self.by_key.remove(&slot.key);
+        self.drop_marks(&slot.key, std::mem::take(&mut slot.marks));
         if let Some(tally) = self.tallies.get_mut(slot.backend()) {
             tally.slots.remove(&id);
             if tally.slots.is_empty() && self.catalog.get(slot.backend()).is_none() {

@@ -8,10 +8,11 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use mcp_gateway_api::{
     backend::Backend,
+    catalog::Catalog,
     claim::{Claimed, Standing},
     failure::Failure,
-    ids::{InstanceId, SessionKey},
-    policy::OnIdle,
+    ids::{BackendName, InstanceId, SessionKey},
+    policy::{Isolation, OnIdle},
     record::{REVIVAL_PERMIT, SessionNews, SessionRef, SessionUpdate},
     slot::{Owner, SlotKey},
     view::ViewEvent,
@@ -225,6 +226,7 @@ impl Core {
         }
         if self.records.get(&session.key).is_some_and(|r| r.ended) {
             self.session_ended(session);
+            self.hang_mark(session);
         }
         result
     }
@@ -258,12 +260,52 @@ impl Core {
         self.poke(id);
     }
 
+    /// An ended mark is kept only while its id could be served or revived. Where sessions are not revived that is as
+    /// long as their slot has an instance.
+    fn hang_mark(&mut self, session: &SessionRef) {
+        if !never_revives(&self.catalog, &session.backend) {
+            return;
+        }
+        let Some(backend) = self.backend(&session.backend) else {
+            return;
+        };
+        let key = SlotKey {
+            backend: session.backend.clone(),
+            owner: match backend.policy.isolation {
+                Isolation::Session => Owner::Session(session.key),
+                Isolation::Tenant => Owner::Tenant(session.tenant.clone()),
+                Isolation::Shared => Owner::Nobody,
+            },
+        };
+        match self.by_key.get(&key).and_then(|id| self.slots.get_mut(id)) {
+            Some(slot) => {
+                slot.marks.insert(session.key);
+            }
+            None => self.forget_record(session.key),
+        }
+    }
+
+    /// A slot is gone, and every place where these sessions could have lived.
+    pub(super) fn drop_marks(&mut self, slot: &SlotKey, marks: BTreeSet<SessionKey>) {
+        if never_revives(&self.catalog, &slot.backend) {
+            for key in marks {
+                self.forget_record(key);
+            }
+        }
+    }
+
     fn forget_record(&mut self, key: SessionKey) {
         if self.records.remove(&key) {
             self.persist(Change::Remove(key));
             self.publish(ViewEvent::Forget(key));
         }
     }
+}
+
+/// Whether sessions of that backend end with their instance.
+pub(super) fn never_revives(catalog: &Catalog, backend: &BackendName) -> bool {
+    let backend = catalog.get(backend);
+    backend.is_some_and(|backend| backend.policy.on_idle == OnIdle::Expire)
 }
 
 fn session_slot(session: &SessionRef) -> SlotKey {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use mcp_gateway_api::{
-    ids::{BackendName, TenantName},
+    ids::{BackendName, SessionKey, TenantName},
     principal::PrincipalId,
     slot::{Owner, SlotKey},
 };
@@ -128,6 +128,8 @@ pub(super) struct Slot {
     pub(super) ended: bool,
     /// When a start that nobody waits for is cancelled.
     pub(super) cancel_at: Option<Instant>,
+    /// Ended marks of sessions that can live nowhere but on an instance of this slot: useless once it has none.
+    pub(super) marks: BTreeSet<SessionKey>,
     /// Waits for room.
     pub(super) starved: bool,
     /// Counts against `maxSlots`.
@@ -149,6 +151,7 @@ impl Slot {
             probed: None,
             ended: false,
             cancel_at: None,
+            marks: BTreeSet::new(),
             starved: false,
             occupied: false,
             alarm: None,

@@ -123,6 +123,30 @@ async fn under_expire_a_lost_session_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn under_expire_an_ended_mark_goes_with_the_last_instance_of_its_slot() {
+    let bench = Bench::new(ScalingPolicy {
+        on_idle: EXPIRE,
+        ..policy(Isolation::Tenant)
+    });
+    let mut activator = FakeActivator::new(&bench);
+    let home = bench.claim(Purpose::Initialize).await.unwrap().instance.id;
+    let ended = news(1, SessionNews::Ended);
+    bench.scaler.record(ended.clone()).await.unwrap();
+    assert_eq!(bench.scaler.status().await.session_records, 1);
+    let answer = bench.claim(of_session(1, Some(home))).await;
+    assert_eq!(kind(answer), FailureKind::SessionGone);
+    activator.read_until(|a| a.gone == [home]).await;
+    while bench.scaler.status().await.session_records > 0 {
+        tokio::task::yield_now().await;
+    }
+    // And what ends when nothing runs needs no mark at all.
+    bench.scaler.record(ended).await.unwrap();
+    assert_eq!(bench.scaler.status().await.session_records, 0);
+    let answer = bench.claim(of_session(1, Some(home))).await;
+    assert_eq!(kind(answer), FailureKind::SessionGone);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ended_session_is_gone_and_its_own_instance_goes_without_waiting() {
     let bench = Bench::new(policy(Isolation::Session));
     let mut activator = FakeActivator::new(&bench);
