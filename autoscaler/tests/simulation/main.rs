@@ -69,6 +69,7 @@ fn nothing_is_lost_doubled_or_left_behind_whatever_happens() {
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let mut world = World::new(seed);
+        world.trace();
         world.run(3_000);
         world.settle();
         (world.steps, world.fingerprint())
