@@ -33,15 +33,17 @@ use mcp_gateway_api::{
 };
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::{Instrument, Span};
 
 use crate::{
     caller::Caller,
     edge::headers::SESSION_ID,
     era::{self, Spoken},
-    error::Refusal,
+    error::{Refusal, label},
     gateway::Gateway,
     message::{self, Message, RequestId},
     metrics::Operation,
+    trace,
 };
 
 /// A message and what came with it.
@@ -53,6 +55,7 @@ pub(crate) struct Exchange {
     pub body: Bytes,
     pub message: Arc<Message>,
     pub arrived: Instant,
+    pub span: Span,
     /// Counted, while it lives, among what a shutdown waits for.
     pub _token: TaskTrackerToken,
 }
@@ -73,7 +76,7 @@ impl Exchange {
 
     /// The beginning of its measurement.
     pub(crate) fn operation(&self) -> Operation {
-        Operation::begin(self.message.method(), self.arrived)
+        Operation::begin(self.message.method(), self.arrived).within(&self.span)
     }
 }
 
@@ -137,6 +140,7 @@ pub(crate) async fn post(
         Err(malformed) => return Refusal::from(malformed).into_response(),
     };
     let exchange = Exchange {
+        span: trace::span(&message, &caller.backend.name, &head.headers),
         _token: gateway.tasks.token(),
         gateway,
         caller,
@@ -146,8 +150,13 @@ pub(crate) async fn post(
         message,
         arrived,
     };
-    let answered = act(&exchange, &head.method).await;
-    answered.unwrap_or_else(|failure| Refusal::from(failure).of(exchange.id()).into_response())
+    let span = exchange.span.clone();
+    let answered = act(&exchange, &head.method).instrument(span).await;
+    answered.unwrap_or_else(|failure| {
+        exchange.span.record("otel.status_code", "ERROR");
+        exchange.span.record("error.type", label(failure.kind));
+        Refusal::from(failure).of(exchange.id()).into_response()
+    })
 }
 
 async fn act(exchange: &Exchange, method: &Method) -> Answered {

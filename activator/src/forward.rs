@@ -93,6 +93,7 @@ pub(crate) async fn send(
     if let Some(owner) = outbound.owner {
         passed.insert(headers::OWNER, owner);
     }
+    crate::trace::pass_on(answer.operation.span(), &mut passed);
     let extras = Extras {
         session: outbound.session,
         last_event_id: None,

@@ -39,5 +39,6 @@ pub mod sse;
 pub(crate) mod sse_transport;
 pub(crate) mod streams;
 pub(crate) mod sweep;
+pub(crate) mod trace;
 
 pub use self::{activator::Activator, config::ActivatorConfig, gateway::Deps};

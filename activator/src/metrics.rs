@@ -11,6 +11,7 @@ use opentelemetry::{
     metrics::{Counter, Histogram, UpDownCounter},
 };
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::error::label;
 
@@ -134,6 +135,7 @@ pub(crate) struct Operation {
     arrived: Instant,
     outcome: &'static str,
     over: bool,
+    span: Span,
 }
 
 impl Operation {
@@ -145,7 +147,19 @@ impl Operation {
             arrived,
             outcome: "ok",
             over: false,
+            span: Span::none(),
         }
+    }
+
+    /// Tells its outcome to a span, too, which lives as long.
+    pub(crate) fn within(mut self, span: &Span) -> Self {
+        self.span = span.clone();
+        self
+    }
+
+    /// The span of it.
+    pub(crate) const fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Its response passed.
@@ -170,6 +184,10 @@ impl Operation {
     pub(crate) fn finish(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             INSTRUMENTS.exchanges.add(-1, &[]);
+            if self.outcome != "ok" {
+                self.span.record("otel.status_code", "ERROR");
+                self.span.record("error.type", self.outcome);
+            }
             INSTRUMENTS.operation.record(
                 self.arrived.elapsed().as_secs_f64(),
                 &[

@@ -43,6 +43,7 @@ pub(crate) struct Got {
 /// # Errors
 /// `Overloaded` at a bound.
 pub(crate) fn hold(x: &Exchange, key: &SlotKey) -> Result<Held, Failure> {
+    x.span.record("mcp_gateway.cold", true);
     let policy = &x.caller.backend.policy;
     let bound = Bound {
         exchanges: policy.max_pending,

@@ -44,6 +44,7 @@ pub(crate) async fn delete(
         // Nothing is asked, so nothing becomes pending.
         message: Arc::new(Message::Batch(Vec::new())),
         arrived: Instant::now(),
+        span: tracing::Span::none(),
     };
     act(&x)
         .await

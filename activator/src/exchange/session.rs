@@ -284,7 +284,10 @@ async fn standing(x: &Exchange, opened: &Opened, got: &Got) -> Result<SessionBin
     } = &got.claimed;
     match standing {
         Standing::Bound(binding) => Ok(binding.clone()),
-        Standing::Revive => revive::revive(x, opened, &got.lease).await,
+        Standing::Revive => {
+            x.span.record("mcp_gateway.revived", true);
+            revive::revive(x, opened, &got.lease).await
+        }
         // It never left; only its id, or its record, says by which name it goes there.
         Standing::Fresh => opened
             .binding(&x.gateway)

@@ -13,10 +13,7 @@ use mcp_gateway_api::{ids::UpstreamSession, view::InstanceView};
 
 use tokio::sync::oneshot;
 
-use crate::{
-    edge::headers::{LAST_EVENT_ID, SESSION_ID},
-    exchange::turn::Turn,
-};
+use crate::edge::headers::{LAST_EVENT_ID, SESSION_ID};
 
 /// A request's body. The connection drops it when it has taken it all, or when the request is given up; whoever waits
 /// for that is told by the sender's drop.
@@ -25,7 +22,6 @@ pub(crate) struct SentBody {
     bytes: Option<Bytes>,
     // Held for its drop.
     _written: Option<oneshot::Sender<()>>,
-    _turn: Option<Turn>,
 }
 
 impl SentBody {
@@ -35,15 +31,7 @@ impl SentBody {
         Self {
             bytes: Some(bytes),
             _written: None,
-            _turn: None,
         }
-    }
-
-    /// Also gives the session's turn on as soon as it is written.
-    #[must_use]
-    pub(crate) fn giving_on(mut self, turn: Option<Turn>) -> Self {
-        self._turn = turn;
-        self
     }
 
     /// Also tells when it was written.

@@ -14,6 +14,7 @@ use axum::{
 use bytes::Bytes;
 use mcp_gateway_api::{failure::Failure, record::SessionBinding, slot::SlotKey};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
     channel::{Channel, ToStream},
@@ -37,7 +38,11 @@ use crate::{
     message::{self, Message, RequestId},
     session::{Session, handshake::Handshake},
     streams::attached::pass_on,
+    trace,
 };
+
+/// How often a message looks for its server.
+const TRIES: usize = 3;
 
 /// The gateway's own answer to a `ping` of a sleeping server, as the stream carries it.
 fn pong(id: &RequestId) -> Bytes {
@@ -77,6 +82,7 @@ pub(crate) async fn post(
         Err(malformed) => return Refusal::from(malformed).into_response(),
     };
     let x = Arc::new(Exchange {
+        span: trace::span(&message, &caller.backend.name, &head.headers),
         _token: gateway.tasks.token(),
         gateway,
         caller,
@@ -86,7 +92,8 @@ pub(crate) async fn post(
         message,
         arrived,
     });
-    let answered = answer(&x, &channel).await;
+    let span = x.span.clone();
+    let answered = answer(&x, &channel).instrument(span).await;
     answered.unwrap_or_else(|failure| Refusal::from(failure).of(x.id()).into_response())
 }
 
@@ -109,27 +116,55 @@ async fn answer(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Answered {
     if called_off > 0 && called_off == x.message.each().count() {
         return Ok(accepted());
     }
-    let warm = (!x.gateway.turns.is_busy(&channel.key))
-        .then(|| awake(x, channel))
-        .flatten();
-    let ready = match warm {
-        Some(ready) => ready,
-        None if x.message.is_silent() => match behind(x, channel).await {
-            Some(ready) => ready,
-            None => return Ok(accepted()),
-        },
+    // Again only when the server's stream ended between finding it and using it.
+    for _ in 0..TRIES {
+        let ready = match ready(x, channel).await? {
+            Found::Ready(ready) => ready,
+            Found::Answered => return Ok(accepted()),
+        };
+        if begin(x, channel, &ready) {
+            return send(x, ready).await;
+        }
+    }
+    Err(forward::lost())
+}
+
+enum Found {
+    Ready(Ready),
+    /// Nothing is to be sent.
+    Answered,
+}
+
+async fn ready(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Found, Failure> {
+    let warm = !x.gateway.turns.is_busy(&channel.key);
+    let found = match warm.then(|| awake(x, channel)).flatten() {
+        Some(ready) => Some(ready),
+        None if x.message.is_silent() => behind(x, channel).await,
         None => match ping(&x.message) {
             Some(id) => {
                 channel.tell(ToStream::Say(pong(id))).await;
-                return Ok(accepted());
+                None
             }
-            None => match cold(x, channel).await? {
-                Some(ready) => ready,
-                None => return Ok(accepted()),
-            },
+            None => cold(x, channel).await?,
         },
     };
-    send(x, channel, ready).await
+    Ok(found.map_or(Found::Answered, Found::Ready))
+}
+
+/// The message is pending from here on; false when the server's stream is no longer the one that was found.
+fn begin(x: &Exchange, channel: &Channel, ready: &Ready) -> bool {
+    {
+        // Under the lock that the stream detaches under: either that sees the message, or this sees that it is gone.
+        let state = channel.state.lock();
+        if state.upstream.as_ref() != Some(&ready.binding) {
+            return false;
+        }
+        ready
+            .session
+            .begin(&ready.binding, &ready.lease, &x.message, x.deadline());
+    }
+    remember(x, channel, &ready.session);
+    true
 }
 
 fn cancelled(message: &Message) -> impl Iterator<Item = &RequestId> {
@@ -217,12 +252,8 @@ async fn cold(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Option<Ready>
     }
 }
 
-async fn send(x: &Exchange, channel: &Channel, ready: Ready) -> Answered {
+async fn send(x: &Exchange, ready: Ready) -> Answered {
     let deadline = x.deadline();
-    remember(x, channel, &ready.session);
-    ready
-        .session
-        .begin(&ready.binding, &ready.lease, &x.message, deadline);
     let passed = headers::to_server(&x.headers);
     let body = SentBody::new(x.body.clone());
     let request = dial::posting(ready.lease.view(), &ready.binding, passed, body);
