@@ -190,10 +190,10 @@ async fn run(
         .spawn()
         .map_err(|error| format!("{}: {error}", client.label))?;
     let followed = timeout(LONG, follow(gateway, &server.backend.name, &mut child)).await;
-    let said = followed.map_err(|_| format!("took longer than {LONG:?}"))?;
+    let said = followed.map_err(|late| format!("took longer than {LONG:?}: {late}"))?;
     let ended = timeout(Duration::from_secs(30), child.wait()).await;
     let ended = ended
-        .map_err(|_| format!("does not end; {said}"))?
+        .map_err(|late| format!("does not end: {late}; {said}"))?
         .map_err(|error| error.to_string())?;
     if ended.success() {
         return Ok(said);

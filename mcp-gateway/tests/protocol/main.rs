@@ -3,6 +3,10 @@
 //!
 //! What `dev/protocol/install` installs is needed by some of these tests. Where it is missing they say so and pass,
 //! except in CI, where they fail.
+#![expect(
+    clippy::print_stdout,
+    reason = "a test prints what it ran, for whoever has to find out why it failed"
+)]
 
 mod bad_input;
 mod clients;

@@ -131,7 +131,7 @@ fn endpoint(url: &str, first: &Event) -> Result<String, String> {
             "the first event is no root-relative endpoint: {first:?}"
         ));
     }
-    let host = url.splitn(4, '/').nth(2).unwrap_or_default();
+    let host = url.split('/').nth(2).unwrap_or_default();
     Ok(format!("http://{host}{}", first.data))
 }
 
