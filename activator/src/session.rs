@@ -263,13 +263,22 @@ impl Session {
         (lease.instance() == instance).then(|| lease.another())
     }
 
-    /// The client's requests that are pending, for whoever must answer them with an error; none is afterwards.
+    /// The session is lost on this instance: whatever is pending there ends. Gives the client's requests, for whoever
+    /// must answer them with an error.
     #[must_use]
-    pub fn give_up(&self) -> Vec<RequestId> {
+    pub fn lost(&self, instance: InstanceId) -> Vec<RequestId> {
         let mut state = self.state.lock();
-        let asked = state.pending.asked_by_client();
-        state.pending.clear();
-        asked
+        let waiting = state.pending.give_up(|lease| lease.instance() == instance);
+        let lives_there = state
+            .binding
+            .as_ref()
+            .is_some_and(|b| b.instance == instance);
+        let moved = lives_there && state.bind(None);
+        drop(state);
+        if moved {
+            self.changed.notify_waiters();
+        }
+        waiting
     }
 
     /// An event passed on some stream of the session that lives at `on`; a server's request in it takes another lease of

@@ -139,13 +139,12 @@ impl<G> Pending<G> {
         self.entries = HashMap::new();
     }
 
-    /// The ids of the client's pending requests.
+    /// Ends what is pending under the guards named; gives the client's requests among them.
     #[must_use]
-    pub fn asked_by_client(&self) -> Vec<RequestId> {
-        let keys = self.entries.keys();
-        keys.filter(|(asker, _)| *asker == Asker::Client)
-            .map(|(_, id)| id.clone())
-            .collect()
+    pub fn give_up(&mut self, named: impl Fn(&G) -> bool) -> Vec<RequestId> {
+        let taken = self.entries.extract_if(|_, entry| named(&entry.guard));
+        let clients = taken.filter(|((asker, _), _)| *asker == Asker::Client);
+        clients.map(|((_, id), _)| id).collect()
     }
 
     /// How many are pending.

@@ -73,6 +73,13 @@ pub(super) struct State {
     pub news: Vec<(RequestId, News)>,
 }
 
+impl State {
+    fn detach(&mut self) {
+        self.upstream = None;
+        self.news.clear();
+    }
+}
+
 /// What a POST tells the reader of the client's stream.
 pub(super) enum ToStream {
     /// The server's stream, from here on; first the bytes already read of it.
@@ -80,6 +87,8 @@ pub(super) enum ToStream {
         attached: Box<Attached>,
         binding: SessionBinding,
         read: Vec<Piece>,
+        /// Requests that were lost with the instance before.
+        lost: Vec<RequestId>,
     },
     /// An event of the gateway's own.
     Say(Bytes),
@@ -144,9 +153,21 @@ impl Channel {
     pub(super) fn detached(&self, from: &SessionBinding) {
         let mut state = self.state.lock();
         if state.upstream.as_ref() == Some(from) {
-            state.upstream = None;
-            state.news.clear();
+            state.detach();
         }
+    }
+
+    /// As [`Self::detached`], if the session sleeps; false when a POST has come in between.
+    pub(super) fn detached_asleep(&self, from: &SessionBinding) -> bool {
+        let mut state = self.state.lock();
+        let asleep = state
+            .session
+            .as_ref()
+            .is_some_and(|s| s.binding().is_none());
+        if asleep && state.upstream.as_ref() == Some(from) {
+            state.detach();
+        }
+        asleep
     }
 
     /// The answer to this request will tell something of the session.

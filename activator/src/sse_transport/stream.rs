@@ -125,11 +125,13 @@ impl ChannelStream {
                 attached,
                 binding,
                 read,
+                lost,
             })) => {
                 if !self.at_boundary() {
                     return Err(broken_off());
                 }
                 self.upstream = Some((binding, attached));
+                self.tell_lost(&forward::lost(), &lost);
                 for (bytes, event) in read {
                     self.passed(bytes, event.as_slice());
                 }
@@ -141,14 +143,12 @@ impl ChannelStream {
             Heard::Passed(Passed::Service(_)) => {}
             Heard::Passed(Passed::Ended | Passed::Lost) => self.lost(&forward::lost())?,
             // Asleep: the instance let go of the session.
-            Heard::Changed => {
-                let asleep = self
-                    .session()
-                    .is_some_and(|session| session.binding().is_none());
-                if asleep && self.upstream.is_some() && self.at_boundary() {
-                    self.leave();
-                }
+            Heard::Changed if self.at_boundary() => {
+                let leaves =
+                    |(binding, _): &mut (SessionBinding, _)| self.channel.detached_asleep(binding);
+                self.upstream.take_if(leaves);
             }
+            Heard::Changed => {}
             Heard::Quiet => {
                 self.last = Instant::now();
                 if self.at_boundary() {
@@ -221,31 +221,26 @@ impl ChannelStream {
         }
     }
 
-    fn leave(&mut self) {
-        if let Some((binding, _attached)) = self.upstream.take() {
-            self.channel.detached(&binding);
-        }
-    }
-
     /// The server's stream is over, and with it the session on that instance: whoever still waits for an answer is told.
     fn lost(&mut self, failure: &Failure) -> Result<(), io::Error> {
         let boundary = self.at_boundary();
-        self.leave();
-        let waiting: Vec<RequestId> = self
-            .session()
-            .map(|session| {
-                let waiting = session.give_up();
-                session.asleep();
-                waiting
-            })
-            .unwrap_or_default();
+        let Some((binding, _attached)) = self.upstream.take() else {
+            return Ok(());
+        };
+        self.channel.detached(&binding);
+        let session = self.session();
+        let waiting = session.map(|session| session.lost(binding.instance));
         if !boundary {
             return Err(broken_off());
         }
-        if !waiting.is_empty() {
-            self.ready.push_back(error_events(failure, &waiting));
-        }
+        self.tell_lost(failure, &waiting.unwrap_or_default());
         Ok(())
+    }
+
+    fn tell_lost(&mut self, failure: &Failure, waiting: &[RequestId]) {
+        if !waiting.is_empty() {
+            self.ready.push_back(error_events(failure, waiting));
+        }
     }
 }
 

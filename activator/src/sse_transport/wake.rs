@@ -123,17 +123,21 @@ impl Woken {
         let (gateway, channel) = (&self.x.gateway, &self.channel);
         let (attached, binding, read) = dialled.into_parts();
         let session = gateway.sessions.enter(&self.about);
-        session.lives_on(&binding);
-        {
+        let lost = {
             let mut state = channel.state.lock();
+            let before = state.upstream.take();
+            let lost = before.map(|before| session.lost(before.instance));
+            session.lives_on(&binding);
             state.about = Some(self.about);
             state.session = Some(Arc::clone(&session));
             state.upstream = Some(binding.clone());
-        }
+            lost.unwrap_or_default()
+        };
         let attach = ToStream::Attach {
             attached,
             binding: binding.clone(),
             read,
+            lost,
         };
         if !channel.tell(attach).await {
             // The client closed its stream meanwhile; what it would have ended is known only now.

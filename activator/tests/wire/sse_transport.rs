@@ -155,6 +155,30 @@ async fn what_waits_for_an_answer_of_a_lost_server_is_told_and_the_stream_goes_o
 }
 
 #[tokio::test]
+async fn losses_and_posts_that_meet_leave_nothing_without_exactly_one_answer() {
+    let (world, _talker, mut stream, endpoint) = opened().await;
+    for round in 1..=20 {
+        let (waits, next) = (call(round * 10, "never"), call(round * 10 + 1, "echo"));
+        assert_eq!(post(&world, &endpoint, &[], &waits).await.status, 202);
+        world.scaler.lose();
+        assert_eq!(post(&world, &endpoint, &[], &next).await.status, 202);
+        stream.until(&format!("\"id\":{}", round * 10 + 1)).await;
+        stream
+            .until(&format!("\"id\":{},\"error\"", round * 10))
+            .await;
+    }
+    let seen = stream.until("\"id\":201").await;
+    for id in (1..=20).flat_map(|round| [round * 10, round * 10 + 1]) {
+        assert_eq!(
+            seen.matches(&format!("\"id\":{id},")).count()
+                + seen.matches(&format!("\"id\":{id}}}")).count(),
+            1,
+            "{id}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_promises_something_else_ends_the_session() {
     let (world, talker, stream, endpoint) = opened().await;
     world.scaler.lose();
