@@ -50,7 +50,8 @@ pub(super) struct Waiter {
     pub(super) deadline: Instant,
     alarm: Option<Instant>,
     pub(super) place: Place,
-    /// The slot that an `initialize` was given, so that it gets the same one when it is placed anew.
+    /// The slot that an `initialize` was given, or that was taken from under a probe for one: it gets the same one when
+    /// it is placed anew.
     pub(super) assigned: Option<SlotId>,
     /// It has waited for a start.
     cold: bool,
@@ -128,6 +129,12 @@ impl Core {
                     Whereabouts::There | Whereabouts::Lost => {}
                 }
                 Some(session.key)
+            }
+            Purpose::Probe if isolation == Isolation::Session => {
+                match self.waiters.get(&id).and_then(|w| w.assigned) {
+                    Some(slot) if self.slots.contains_key(&slot) => return Ok(slot),
+                    Some(_) | None => None,
+                }
             }
             Purpose::Initialize | Purpose::Exchange | Purpose::Probe => None,
         };

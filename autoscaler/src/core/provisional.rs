@@ -26,7 +26,7 @@ impl Core {
         let fresh = waiter.map_or_else(SessionKey::random, |waiter| waiter.fresh);
         let before = waiter.and_then(|waiter| waiter.assigned);
         let slot = before
-            .filter(|slot| self.is_offered(*slot))
+            .filter(|slot| self.is_untaken(*slot))
             .or_else(|| self.left_over(request))
             .or_else(|| self.probed_slot(request, fresh))
             .unwrap_or_else(|| self.new_provisional(request, fresh));
@@ -36,10 +36,14 @@ impl Core {
         slot
     }
 
+    fn is_untaken(&self, slot: SlotId) -> bool {
+        let provisional = self.slots.get(&slot).and_then(|s| s.provisional.as_ref());
+        provisional.is_some_and(|provisional| !provisional.handed)
+    }
+
     fn is_offered(&self, slot: SlotId) -> bool {
-        self.slots.get(&slot).is_some_and(|slot| {
-            slot.waiters.is_empty() && slot.provisional.as_ref().is_some_and(|p| !p.handed)
-        })
+        let waited_for = self.slots.get(&slot).is_none_or(|s| !s.waiters.is_empty());
+        !waited_for && self.is_untaken(slot)
     }
 
     fn left_over(&self, request: &ClaimRequest) -> Option<SlotId> {
@@ -75,6 +79,12 @@ impl Core {
         let key = slot_key(request, Isolation::Session, Some(fresh));
         slot.key = key.clone();
         slot.probed = None;
+        // The probes that still wait here are answered from here: that is what the start was made for.
+        for probe in &slot.waiters {
+            if let Some(waiter) = self.waiters.get_mut(probe) {
+                waiter.assigned = Some(id);
+            }
+        }
         self.by_key.remove(&old);
         self.by_key.insert(key.clone(), id);
         self.offer(id, request.principal);

@@ -42,6 +42,21 @@ async fn a_start_made_for_a_probe_serves_the_same_owners_initialize() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_initialize_that_overtakes_the_start_for_its_probe_shares_it() {
+    let bench = Bench::new(policy(Isolation::Session));
+    bench.script([Script::ReadyAfter(Duration::from_secs(1))]);
+    let scaler = bench.scaler.clone();
+    let probe = tokio::spawn(async move { scaler.claim(request(Purpose::Probe)).await });
+    while bench.launches() < 1 {
+        tokio::task::yield_now().await;
+    }
+    let claimed = bench.claim(Purpose::Initialize).await.unwrap();
+    let probed = probe.await.unwrap().unwrap();
+    assert_eq!(claimed.instance.id, probed.instance.id);
+    assert_eq!(bench.launches(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_on_a_ready_instance_is_just_served() {
     let bench = Bench::new(policy(Isolation::Tenant));
     let home = bench.claim(Purpose::Initialize).await.unwrap().instance.id;
