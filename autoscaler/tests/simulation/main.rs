@@ -18,7 +18,7 @@ use std::time::Instant as WallClock;
 
 use world::World;
 
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 10;
 const STEPS: u64 = 10_000;
 
 fn number(name: &str) -> Option<u64> {
