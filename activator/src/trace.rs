@@ -20,7 +20,7 @@ const TARGET: &str = "mcp_gateway::exchange";
 
 /// The span of an exchange; a disabled one where nobody records it.
 pub(crate) fn span(message: &Message, backend: &BackendName, headers: &HeaderMap) -> Span {
-    if !tracing::enabled!(target: TARGET, Level::INFO) {
+    if !tracing::span_enabled!(target: TARGET, Level::INFO) {
         return Span::none();
     }
     let method = message.method().unwrap_or("batch or response");

@@ -7,7 +7,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use mcp_gateway_api::catalog::{Catalog, CatalogWatch};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -132,9 +135,12 @@ pub fn names(reading: &Reading) -> Vec<String> {
 /// A channel that holds a notice after something changed, and the watcher that must be kept for it.
 fn notices(paths: &[PathBuf]) -> (mpsc::Receiver<()>, Option<RecommendedWatcher>) {
     let (tell, notices) = mpsc::channel(1);
-    // A full channel already says all there is to say.
-    let told = move |_: notify::Result<notify::Event>| {
-        let _ = tell.try_send(());
+    let told = move |event: notify::Result<notify::Event>| {
+        // An error, such as an overflow, may hide any change.
+        if event.map_or(true, |event| changes_documents(&event)) {
+            // A full channel already says all there is to say.
+            let _ = tell.try_send(());
+        }
     };
     let watcher = notify::recommended_watcher(told).and_then(|mut watcher| {
         for path in paths {
@@ -157,6 +163,17 @@ fn notices(paths: &[PathBuf]) -> (mpsc::Receiver<()>, Option<RecommendedWatcher>
             (notices, None)
         }
     }
+}
+
+/// Whether documents may be others after this: our own reading of them is an event too, and so is whatever else
+/// happens to files beside them.
+fn changes_documents(event: &notify::Event) -> bool {
+    let read_only = matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
+    let documents = event
+        .paths
+        .iter()
+        .any(|path| source::may_hold_documents(path));
+    !read_only && (documents || event.paths.is_empty() || event.need_rescan())
 }
 
 impl Worker {
@@ -186,6 +203,7 @@ impl Worker {
     }
 
     async fn read_all(&mut self) {
+        tracing::trace!("reading the documents");
         let paths = self.paths.clone();
         let read = move || -> Vec<Reading> { paths.iter().flat_map(|p| source::read(p)).collect() };
         let readings = match tokio::task::spawn_blocking(read).await {

@@ -45,6 +45,14 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Whether a change of this path may change documents: theirs, or that of a folder or link that leads to them.
+pub(crate) fn may_hold_documents(path: &Path) -> bool {
+    // A mounted ConfigMap changes through its hidden link `..data`.
+    is_document(path)
+        || path.extension().is_none()
+        || path.file_name().is_some_and(|name| name == "..data")
+}
+
 fn is_document(file: &Path) -> bool {
     let hidden = file
         .file_name()

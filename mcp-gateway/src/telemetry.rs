@@ -15,8 +15,12 @@ use opentelemetry_sdk::{
     trace::SdkTracerProvider,
 };
 use prometheus::{Registry, TextEncoder};
+use tracing::{Metadata, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry as Subscriber, filter::filter_fn, fmt::format, layer::SubscriberExt,
+    EnvFilter, Layer, Registry as Subscriber,
+    filter::{FilterExt, filter_fn},
+    fmt::format,
+    layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
@@ -122,6 +126,7 @@ fn tracers() -> anyhow::Result<SdkTracerProvider> {
         .with_http()
         .build()
         .context("the OTLP trace exporter: check the OTEL_EXPORTER_OTLP_* variables")?;
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     Ok(SdkTracerProvider::builder()
         .with_resource(resource())
         .with_batch_exporter(exporter)
@@ -151,13 +156,33 @@ fn meters(registry: &Registry, otlp: bool) -> anyhow::Result<SdkMeterProvider> {
 }
 
 fn logs(log: &Log, tracers: Option<&SdkTracerProvider>) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.filter).with_context(|| {
+    // The telemetry library's own good news is nobody's.
+    let filter = EnvFilter::try_new(format!("opentelemetry=warn,{}", log.filter));
+    let filter = filter.with_context(|| {
         format!(
             "--log-filter {:?} is no filter: write one such as info",
             log.filter
         )
     })?;
-    let lines = match log.format {
+    // Lines are events only: where nobody asks for traces, a span is never made at all.
+    let events =
+        filter_fn(|about: &Metadata<'_>| about.is_event()).with_max_level_hint(LevelFilter::TRACE);
+    let lines = lines(log.format).with_filter(filter.and(events));
+    let traces = tracers.map(|tracers| {
+        let spans = filter_fn(|about| about.is_span() && about.target().starts_with("mcp_gateway"));
+        tracing_opentelemetry::layer()
+            .with_tracer(tracers.tracer("mcp-gateway"))
+            .with_filter(spans.with_max_level_hint(LevelFilter::INFO))
+    });
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(traces)
+        .try_init()
+        .context("another subscriber is set")
+}
+
+fn lines(look: LogFormat) -> Box<dyn Layer<Subscriber> + Send + Sync> {
+    match look {
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
@@ -178,20 +203,7 @@ fn logs(log: &Log, tracers: Option<&SdkTracerProvider>) -> anyhow::Result<()> {
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_writer(std::io::stderr)
             .boxed(),
-    };
-    // Spans are for traces: a log line says by itself what it is about.
-    let lines = lines.with_filter(filter_fn(|what| what.is_event())).boxed();
-    let traces = tracers.map(|tracers| {
-        let tracer = tracers.tracer("mcp-gateway");
-        tracing_opentelemetry::layer::<Subscriber>()
-            .with_tracer(tracer)
-            .boxed()
-    });
-    let layers = traces.into_iter().chain([lines]).collect::<Vec<_>>();
-    tracing_subscriber::registry()
-        .with(layers.with_filter(filter))
-        .try_init()
-        .context("another subscriber is set")
+    }
 }
 
 #[cfg(test)]

@@ -93,3 +93,20 @@ fn an_mcp_servers_file_is_served_as_it_is() {
         "{all}"
     );
 }
+
+#[test]
+fn a_quiet_gateway_reads_its_documents_seldom() {
+    let home = Home::new();
+    home.document("d.yaml", &demo("d", ""));
+    let gateway = home.serve(&["--log-filter", "mcp_gateway_control=trace"]);
+    home.document("e.yaml", &demo("e", ""));
+    until("the new document is served", || gateway.backend("e"));
+    // Nothing is waited for: this is the stretch of quiet that is looked at.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let readings = gateway.log().matches("reading the documents").count();
+    assert!(
+        readings <= 4,
+        "{readings} readings: does reading wake the watcher?\n{}",
+        gateway.log()
+    );
+}

@@ -14,3 +14,4 @@ mod ends;
 mod keys;
 mod starts;
 mod support;
+mod telemetry;

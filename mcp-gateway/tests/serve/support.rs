@@ -72,12 +72,18 @@ impl Home {
 
     /// Serves the documents on loopback.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Gateway<'_> {
+        self.serve_in(&[], arguments)
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn serve_in(&self, env: &[(&str, &str)], arguments: &[&str]) -> Gateway<'_> {
         let _ = fs::remove_file(self.path("ready.json"));
         let log = fs::File::create(self.path("log")).unwrap();
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
         command.args(["--admin-listen", "127.0.0.1:0", "--backends"]);
         command.arg(self.path("docs"));
         command.arg("--ready-file").arg(self.path("ready.json"));
+        command.envs(env.iter().copied());
         let child = command.args(arguments).stderr(log).spawn().unwrap();
         let mut gateway = Gateway {
             home: self,
