@@ -23,6 +23,7 @@ impl Activator {
     pub fn new(config: ActivatorConfig, deps: Deps) -> Self {
         let gateway = Gateway::new(config, deps);
         gateway.sessions.follow(&gateway.deps.directory);
+        crate::metrics::observe_leases(gateway.deps.directory.clone());
         let tasks = &gateway.background;
         let directory = gateway.deps.directory.clone();
         tasks.spawn(directory.run(Arc::clone(&gateway.deps.scaler), gateway.cut.clone()));

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{FromRequestParts, Path},
-    http::request::Parts,
+    http::{Method, request::Parts},
 };
 use mcp_gateway_api::{
     backend::Backend,
@@ -12,7 +12,7 @@ use mcp_gateway_api::{
 };
 use std::sync::Arc;
 
-use crate::{edge::headers, error::Refusal, gateway::Gateway};
+use crate::{edge::headers, error::Refusal, forward::shutting_down, gateway::Gateway};
 
 /// A caller that may use a backend.
 #[derive(Debug, Clone)]
@@ -31,7 +31,12 @@ impl FromRequestParts<Gateway> for Caller {
         let named = named
             .ok()
             .and_then(|Path(name)| BackendName::new(&name).ok());
-        identify(gateway, &parts.headers, named.as_ref()).map_err(Refusal::from)
+        let caller = identify(gateway, &parts.headers, named.as_ref())?;
+        // A new stream would only be cut again; what ends an exchange or answers its server may still come.
+        if parts.method == Method::GET && gateway.closing.is_cancelled() {
+            return Err(shutting_down().into());
+        }
+        Ok(caller)
     }
 }
 
@@ -42,12 +47,6 @@ fn identify(
 ) -> Result<Caller, Failure> {
     headers::refuse_duplicates(headers)?;
     let principal = gateway.deps.auth.authenticate(headers)?;
-    if gateway.closing.is_cancelled() {
-        return Err(Failure::new(
-            FailureKind::ShuttingDown,
-            "The gateway is shutting down.",
-        ));
-    }
     let backend = named.and_then(|name| gateway.deps.catalog.borrow().get(name).map(Arc::clone));
     let backend = backend.ok_or_else(|| {
         Failure::new(

@@ -130,6 +130,16 @@ impl Directory {
         answer
     }
 
+    /// Leases held now on all instances.
+    #[must_use]
+    pub fn leases(&self) -> u64 {
+        let table = self.inner.table.read();
+        let each = table
+            .values()
+            .map(|entry| u64::from(entry.state.lock().leases));
+        each.sum()
+    }
+
     /// The open instance of a slot, if it has one.
     #[must_use]
     pub fn open_instance(&self, slot: &SlotKey) -> Option<Arc<InstanceView>> {

@@ -180,15 +180,17 @@ fn log(failure: &Failure) {
     let kind = label(failure.kind);
     let why = failure.private.as_deref().unwrap_or_default();
     match failure.kind {
-        FailureKind::Internal | FailureKind::StartFailed => {
-            tracing::error!(kind, why, "{}", failure.public);
+        FailureKind::Internal => tracing::error!(kind, why, "{}", failure.public),
+        FailureKind::InstanceLost | FailureKind::RequestTimeout => {
+            tracing::warn!(kind, why, "{}", failure.public);
         }
-        FailureKind::InstanceLost
+        // The autoscaler has told the cause once; here each of a hundred waiters would repeat it. The rest is the
+        // client's own doing, which must not fill the operator's log.
+        FailureKind::StartFailed
         | FailureKind::Overloaded
         | FailureKind::Capacity
         | FailureKind::HoldTimeout
-        | FailureKind::RequestTimeout => tracing::warn!(kind, why, "{}", failure.public),
-        FailureKind::BadRequest
+        | FailureKind::BadRequest
         | FailureKind::TooLarge
         | FailureKind::MediaType
         | FailureKind::Method

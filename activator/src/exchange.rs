@@ -40,6 +40,7 @@ use crate::{
     edge::headers::SESSION_ID,
     era::{self, Spoken},
     error::{Refusal, label},
+    forward::shutting_down,
     gateway::Gateway,
     message::{self, Message, RequestId},
     metrics::Operation,
@@ -160,6 +161,9 @@ pub(crate) async fn post(
 }
 
 async fn act(exchange: &Exchange, method: &Method) -> Answered {
+    if exchange.gateway.closing.is_cancelled() && !exchange.message.is_silent() {
+        return Err(shutting_down());
+    }
     let spoken = era::classify(method, &exchange.headers, Some(&exchange.message));
     let has_session = exchange.headers.contains_key(SESSION_ID);
     match row(&spoken, &exchange.message, has_session) {

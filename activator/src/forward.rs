@@ -4,6 +4,7 @@
 //! instance is reached only under a lease; a legacy exchange that was sent is read to its end even when its client has
 //! left (2025-11-25 `basic/transports`: a disconnect is not a cancel), a modern one is dropped with its client.
 
+pub(crate) mod answer;
 pub(crate) mod outlive;
 pub(crate) mod request;
 pub(crate) mod response;
@@ -27,9 +28,10 @@ use mcp_gateway_api::{
 use tokio::sync::oneshot;
 
 use self::{
+    answer::Answer,
     outlive::Outliving,
     request::{Extras, SentBody},
-    response::{Answer, Tap},
+    response::Tap,
     upstream::SendError,
 };
 use crate::{

@@ -9,7 +9,7 @@ use crate::{
     auth::Authenticate,
     config::ActivatorConfig,
     directory::Directory,
-    exchange::{slots::Slots, turn::Turns},
+    exchange::turn::Turns,
     forward::{outlive::Abandoned, resumed::Resumptions, upstream::Upstreams},
     hold::Holds,
     memory::Memory,
@@ -52,7 +52,6 @@ pub struct Shared {
     pub(crate) turns: Turns,
     pub(crate) abandoned: Abandoned,
     pub(crate) resumptions: Resumptions,
-    pub(crate) slots: Slots,
     /// Open 2024-11-05 streams.
     pub(crate) channels: Channels,
     /// Cancelled when the gateway begins to shut down: nothing new is taken, nothing waits any longer.
@@ -74,7 +73,6 @@ impl Gateway {
             turns: Turns::default(),
             abandoned: Abandoned::default(),
             resumptions: Resumptions::default(),
-            slots: Slots::default(),
             channels: Channels::default(),
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),

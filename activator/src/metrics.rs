@@ -13,13 +13,12 @@ use opentelemetry::{
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::error::label;
+use crate::{directory::Directory, error::label};
 
 struct Instruments {
     operation: Histogram<f64>,
     refusals: Counter<u64>,
     pending: UpDownCounter<i64>,
-    exchanges: UpDownCounter<i64>,
     revivals: Counter<u64>,
     cuts: Counter<u64>,
 }
@@ -44,10 +43,6 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
             .i64_up_down_counter("mcp_gateway.pending")
             .with_description("Exchanges that wait for an instance")
             .build(),
-        exchanges: meter
-            .i64_up_down_counter("mcp_gateway.exchanges")
-            .with_description("Exchanges with an instance now")
-            .build(),
         revivals: meter
             .u64_counter("mcp_gateway.revivals")
             .with_description("Sessions re-created on a new instance, by outcome")
@@ -58,6 +53,17 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
             .build(),
     }
 });
+
+/// Shows the leases held now, as counted when somebody looks.
+pub(crate) fn observe_leases(directory: Directory) {
+    let meter = global::meter("mcp_gateway");
+    // The callback lives with the meter; the handle is of no use.
+    let _handle = meter
+        .u64_observable_gauge("mcp_gateway.leases")
+        .with_description("Leases held on instances now")
+        .with_callback(move |observer| observer.observe(directory.leases(), &[]))
+        .build();
+}
 
 /// An exchange was refused.
 pub(crate) fn refused(kind: FailureKind) {
@@ -141,7 +147,6 @@ pub(crate) struct Operation {
 impl Operation {
     /// Begins with the exchange's arrival.
     pub(crate) fn begin(method: Option<&str>, arrived: Instant) -> Self {
-        INSTRUMENTS.exchanges.add(1, &[]);
         Self {
             method: known(method),
             arrived,
@@ -183,7 +188,6 @@ impl Operation {
     /// It is over.
     pub(crate) fn finish(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
-            INSTRUMENTS.exchanges.add(-1, &[]);
             if self.outcome != "ok" {
                 self.span.record("otel.status_code", "ERROR");
                 self.span.record("error.type", self.outcome);

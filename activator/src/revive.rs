@@ -24,7 +24,7 @@ use crate::{
         initialize::{Promise, promise},
         opened::{self, Opened},
     },
-    forward::{self, Marks, Outbound, outlive::Outliving, response::Answer},
+    forward::{self, Marks, Outbound, answer::Answer, outlive::Outliving},
     gateway::Gateway,
     lease::Lease,
     message,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     exchange::news,
-    forward::{self, Outbound, response::Answer},
+    forward::{self, Outbound, answer::Answer},
     gateway::Gateway,
     lease::Lease,
     message::Message,
@@ -25,57 +25,52 @@ use crate::{
 const EACH: Duration = Duration::from_secs(1);
 /// Entries of sessions this quiet are forgotten; their backend's `sessionIdleTimeout` no longer applies then.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// Ticks from one such round to the next.
+const FORGET_EACH: u64 = 60;
 /// Longest goodbye to a server.
 const GOODBYE: Duration = Duration::from_secs(10);
 
 /// Runs until the gateway is cut.
 pub(crate) async fn run(gateway: Gateway) {
+    let mut tick = 0_u64;
     let mut each = tokio::time::interval(EACH);
     each.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = each.tick() => once(&gateway),
+            _ = each.tick() => {
+                once(&gateway, tick);
+                tick += 1;
+            }
             () = gateway.cut.cancelled() => return,
         }
     }
 }
 
-fn once(gateway: &Gateway) {
+fn once(gateway: &Gateway, tick: u64) {
     let directory = &gateway.deps.directory;
     gateway.sessions.sweep(Instant::now());
-    gateway.sessions.forget_quiet(FORGET);
     gateway
         .upstreams
         .retain(|instance| directory.view(instance).is_some());
-    gateway
-        .slots
-        .retain(|instance| directory.view(instance).is_some());
-    let mut idle = Vec::new();
+    if tick.is_multiple_of(FORGET_EACH) {
+        gateway.sessions.forget_quiet(FORGET);
+    }
+    let catalog = Arc::clone(&gateway.deps.catalog.borrow());
+    let shared = |backend: &&Arc<Backend>| backend.policy.isolation != Isolation::Session;
+    let timeouts = catalog.backends.values().filter(shared);
     // Of a hundred thousand sessions hardly any is due: only those are looked at closely.
-    let timeouts: Option<Duration> = {
-        let catalog = gateway.deps.catalog.borrow();
-        let policies = catalog.backends.values().map(|backend| &backend.policy);
-        policies.map(|policy| policy.session_idle_timeout).min()
+    let Some(shortest) = timeouts.map(|b| b.policy.session_idle_timeout).min() else {
+        return;
     };
-    gateway
-        .sessions
-        .for_each_quiet(timeouts.unwrap_or(FORGET), |session, quiet| {
-            idle.push((Arc::clone(session), quiet));
-        });
+    let mut idle = Vec::new();
+    gateway.sessions.for_each_quiet(shortest, |session, quiet| {
+        idle.push((Arc::clone(session), quiet));
+    });
     for (session, quiet) in idle {
-        let backend = gateway
-            .deps
-            .catalog
-            .borrow()
-            .get(&session.about().backend)
-            .map(Arc::clone);
-        let Some(backend) = backend else { continue };
-        let shares = backend.policy.isolation != Isolation::Session;
-        if let Some(binding) = session
-            .binding()
-            .filter(|_| shares && quiet >= backend.policy.session_idle_timeout)
-        {
-            release(gateway, &backend, &session, binding);
+        let backend = catalog.get(&session.about().backend).filter(shared);
+        let due = backend.filter(|backend| quiet >= backend.policy.session_idle_timeout);
+        if let (Some(backend), Some(binding)) = (due, session.binding()) {
+            release(gateway, backend, &session, binding);
         }
     }
 }

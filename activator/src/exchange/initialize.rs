@@ -27,10 +27,7 @@ use super::{
 };
 use crate::{
     edge::headers::SESSION_ID,
-    forward::{
-        self, Marks, Outbound, Undelivered,
-        response::{Answer, Tap},
-    },
+    forward::{self, Marks, Outbound, Undelivered, answer::Answer, response::Tap},
     lease::Lease,
     session::{
         handshake::{Handshake, fingerprint},

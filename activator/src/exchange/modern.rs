@@ -26,10 +26,7 @@ use super::{
 };
 use crate::{
     era::VERSION,
-    forward::{
-        self, Outbound, Undelivered,
-        response::{Answer, Tap},
-    },
+    forward::{self, Outbound, Undelivered, answer::Answer, response::Tap},
     lease::Lease,
     memory::{self, AnswerBody, MemoryKey},
     message::{Message, Request},
@@ -157,7 +154,8 @@ fn start_in_background(x: &Exchange) {
     };
     x.gateway.tasks.spawn(async move {
         match claim::claim(&gateway, &caller, Purpose::Probe, arrived).await {
-            Ok(got) => gateway.slots.learn(slot, got.lease.instance()),
+            // The lease is given back at once: the start alone was wanted.
+            Ok(_lease) => {}
             Err(failure) => {
                 tracing::debug!(backend = %caller.backend.name, why = failure.private, "the start for a probe failed: {failure}");
             }

@@ -29,7 +29,8 @@ use crate::{
     edge::headers::SESSION_ID,
     forward::{
         self, Marks, Outbound, Undelivered,
-        response::{Answer, Begun, Tap},
+        answer::{Answer, Begun},
+        response::Tap,
     },
     lease::{Lease, Life, NotNow},
     revive,

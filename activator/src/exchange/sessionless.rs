@@ -13,10 +13,7 @@ use super::{
     ping, pong, slots,
 };
 use crate::{
-    forward::{
-        self, Outbound, Undelivered,
-        response::{Answer, Tap},
-    },
+    forward::{self, Outbound, Undelivered, answer::Answer, response::Tap},
     lease::Lease,
 };
 
@@ -55,8 +52,9 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
 
 /// The instance of the caller's slot, if it can be used right now.
 pub(super) fn warm(x: &Exchange) -> Option<Lease> {
-    let instance = x.gateway.slots.get(&slots::slot_of(&x.caller))?;
-    let lease = x.gateway.deps.directory.lease(instance).ok()?;
+    let directory = &x.gateway.deps.directory;
+    let open = directory.open_instance(&slots::slot_of(&x.caller))?;
+    let lease = directory.lease(open.id).ok()?;
     // An edited backend's old instance is not what the caller asks for now.
     (lease.view().generation == x.caller.backend.generation).then_some(lease)
 }
@@ -70,7 +68,6 @@ pub(super) async fn cold(
     let _held = claim::hold(x, &slot)?;
     let since = Instant::now();
     let got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
-    x.gateway.slots.learn(slot, got.lease.instance());
     let timing = got
         .claimed
         .cold

@@ -69,7 +69,11 @@ impl Turns {
             Arc::clone(&entry)
         };
         let cancelled = CancellationToken::new();
-        let ids: Vec<RequestId> = message.requests().map(|r| r.id.clone()).collect();
+        // One request of a batch cannot be called off without the others: its cancellation follows it upstream.
+        let ids: Vec<RequestId> = match message {
+            Message::Request(request) => vec![request.id.clone()],
+            Message::Notification(_) | Message::Response(_) | Message::Batch(_) => Vec::new(),
+        };
         let mut held = queue.held.lock();
         for id in &ids {
             held.insert(id.clone(), cancelled.clone());

@@ -9,7 +9,6 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,65 +23,15 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::{
     edge::headers,
     error::error_message,
-    exchange::news::News,
-    forward::{lost, outlive, resumed::EventIds, shutting_down, timed_out},
+    forward::{answer::Answer, lost, outlive, resumed::EventIds, shutting_down, timed_out},
     gateway::Gateway,
-    lease::Lease,
     message::{Message, RequestId},
-    metrics::Operation,
-    session::Session,
     sse::{EventSummary, Scanner, Seen},
 };
 
 const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 /// Most bytes of a JSON answer that are looked at, where its content matters at all.
 const CAPTURE: usize = 256 << 10;
-
-/// A message of a session that went upstream; settled when this is dropped, unless its answer is to pass elsewhere.
-pub(crate) struct Begun {
-    session: Arc<Session>,
-    message: Arc<Message>,
-    elsewhere: bool,
-}
-
-impl Begun {
-    /// The message goes upstream now.
-    pub(crate) const fn new(session: Arc<Session>, message: Arc<Message>) -> Self {
-        Self {
-            session,
-            message,
-            elsewhere: false,
-        }
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        if self.elsewhere {
-            self.session.elsewhere(&self.message);
-        } else {
-            self.session.answered(&self.message);
-        }
-    }
-}
-
-/// What belongs to an exchange while it is with an instance; dropped, it gives everything back.
-pub(crate) struct Answer {
-    /// The right to use the instance.
-    pub lease: Lease,
-    /// What was asked.
-    pub message: Arc<Message>,
-    /// The session it is part of.
-    pub begun: Option<Begun>,
-    /// When it has taken too long.
-    pub deadline: Instant,
-    /// Whether it is read to its end without its client (legacy).
-    pub outlives: bool,
-    /// What its result tells the gateway.
-    pub news: Option<News>,
-    /// What is measured of it.
-    pub operation: Operation,
-}
 
 /// The body of an answer.
 pub(crate) struct Tap {

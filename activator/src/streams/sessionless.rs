@@ -4,15 +4,12 @@ use std::io;
 
 use axum::{body::Body, http::Response};
 use bytes::Bytes;
-use mcp_gateway_api::{
-    failure::{Failure, FailureKind},
-    view::Service,
-};
+use mcp_gateway_api::failure::{Failure, FailureKind};
 use tokio::time::sleep;
 
 use super::{
     KEEP_ALIVE, Source,
-    attached::{self, Asked, Attached, Passed, ask, lives, pass_on},
+    attached::{self, Asked, Attached, Passed, ask, pass_on},
     broken_off, event_stream,
     get::Ask,
 };
@@ -30,12 +27,12 @@ pub(super) async fn sessionless(
             "There is no stream here without a session.",
         )
     };
-    let instance = gateway
-        .slots
-        .get(&slots::slot_of(caller))
+    let slot = slots::slot_of(caller);
+    let view = gateway
+        .deps
+        .directory
+        .open_instance(&slot)
         .ok_or_else(none)?;
-    let view = lives(&gateway, instance).filter(|view| view.service == Service::Open);
-    let view = view.ok_or_else(none)?;
     let request = Ask::of(head, None).request(&view, None);
     match ask(&gateway, &view, request)
         .await
