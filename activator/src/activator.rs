@@ -33,7 +33,6 @@ impl Activator {
     }
 
     /// The routes, behind the edge. `extra` adds routes of the caller's own, such as the list of backends at `/`.
-    #[must_use]
     pub fn router(&self, extra: Router) -> Router {
         routes::router(&self.gateway, extra)
     }

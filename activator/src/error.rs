@@ -214,21 +214,18 @@ impl IntoResponse for Refusal {
             HeaderValue::from_static("application/json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        match self.failure.kind {
-            FailureKind::Unauthenticated => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            FailureKind::Method => {
-                headers.insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
-            }
-            _ if status(self.failure.kind) == StatusCode::SERVICE_UNAVAILABLE => {
-                let after = self
-                    .failure
-                    .retry_after
-                    .map_or(1, |after| after.as_secs().max(1));
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(after));
-            }
-            _ => {}
+        if self.failure.kind == FailureKind::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.failure.kind == FailureKind::Method {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+        }
+        if status(self.failure.kind) == StatusCode::SERVICE_UNAVAILABLE {
+            let after = self.failure.retry_after.unwrap_or_default();
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(after.as_secs().max(1)),
+            );
         }
         response
     }

@@ -1,6 +1,7 @@
 //! What the data plane does on the wire: real sockets, a scripted autoscaler, a real HTTP server as the instance.
 
 #![expect(unreachable_pub, reason = "the modules of one test binary")]
+#![expect(clippy::unwrap_used, reason = "what a test does not expect fails it")]
 
 mod support;
 

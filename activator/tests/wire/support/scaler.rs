@@ -109,10 +109,6 @@ impl FakeScaler {
         seen.find(|one| one.instance == id).map(|one| one.leases)
     }
 
-    pub fn instance(&self) -> Option<InstanceId> {
-        self.state.lock().current.as_ref().map(|view| view.id)
-    }
-
     /// The current instance is gone for good.
     pub fn lose(&self) {
         let mut state = self.state.lock();
@@ -124,14 +120,6 @@ impl FakeScaler {
                 why: "it ended".into(),
                 stamp,
             });
-        }
-    }
-
-    /// The control plane forgets the instance without telling.
-    pub fn forget_silently(&self) {
-        let mut state = self.state.lock();
-        if let Some(view) = state.current.take() {
-            state.gone.push(view.id);
         }
     }
 

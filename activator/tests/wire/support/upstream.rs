@@ -284,7 +284,9 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
         return StatusCode::ACCEPTED.into_response();
     }
     let tool = message["params"]["name"].as_str().unwrap_or_default();
-    let (sender, receiver) = mpsc::channel::<Result<String, std::io::Error>>(64);
+    if let Some(stream) = streamed(inner, tool, id) {
+        return stream;
+    }
     match tool {
         "slow" => {
             let mut dropped = Dropped(Arc::clone(&inner.dropped), false);
@@ -294,47 +296,6 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
         "never" => {
             let _dropped = Dropped(Arc::clone(&inner.dropped), false);
             std::future::pending::<()>().await;
-        }
-        // One event, then nothing until the reader leaves, or the test says go.
-        "stream" => {
-            let progress = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}});
-            sender
-                .try_send(Ok(format!("id: e1\nretry: 500\n{}", event(&progress))))
-                .unwrap();
-            let done = event(&result(id, serde_json::json!({"content": []})));
-            finish_later(inner, sender, done);
-            return stream(receiver);
-        }
-        // A server's request first.
-        "elicit" => {
-            let ask = serde_json::json!({"jsonrpc": "2.0", "id": "ask-1", "method": "elicitation/create", "params": {"message": "?"}});
-            sender.try_send(Ok(event(&ask))).unwrap();
-            let done = event(&result(id, serde_json::json!({"content": []})));
-            finish_later(inner, sender, done);
-            return stream(receiver);
-        }
-        // Half an event, then silence.
-        "half" => {
-            sender
-                .try_send(Ok("event: message\ndata: {\"jsonrpc\"".into()))
-                .unwrap();
-            finish_later(inner, sender, ":\"2.0\"}\n\n".into());
-            return stream(receiver);
-        }
-        // One event, then the connection breaks.
-        "die" => {
-            let progress = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}});
-            sender.try_send(Ok(event(&progress))).unwrap();
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                let _gone = sender.send(Err(std::io::Error::other("dies"))).await;
-            });
-            return stream(receiver);
-        }
-        // Closed early: the response is to pass on another stream.
-        "poll" => {
-            sender.try_send(Ok("id: p1\ndata:\n\n".into())).unwrap();
-            return stream(receiver);
         }
         "missing" => {
             return json(
@@ -346,8 +307,8 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
     }
     let answer = result(id, serde_json::json!({"content": [], "session": session}));
     let mut response = if inner.sse.load(Ordering::SeqCst) {
+        let (sender, receiver) = mpsc::channel(1);
         sender.try_send(Ok(event(&answer))).unwrap();
-        drop(sender);
         stream(receiver)
     } else {
         json(200, &answer)
@@ -358,6 +319,51 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
             .insert("mcp-session-id", session.parse().unwrap());
     }
     response
+}
+
+/// Tools that answer with a stream of their own kind.
+fn streamed(inner: &Inner, tool: &str, id: &Value) -> Option<Response> {
+    let (sender, receiver) = mpsc::channel::<Result<String, std::io::Error>>(64);
+    match tool {
+        // One event, then nothing until the reader leaves, or the test says go.
+        "stream" => {
+            let progress = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}});
+            sender
+                .try_send(Ok(format!("id: e1\nretry: 500\n{}", event(&progress))))
+                .unwrap();
+            let done = event(&result(id, serde_json::json!({"content": []})));
+            finish_later(inner, sender, done);
+        }
+        // A server's request first.
+        "elicit" => {
+            let ask = serde_json::json!({"jsonrpc": "2.0", "id": "ask-1", "method": "elicitation/create", "params": {"message": "?"}});
+            sender.try_send(Ok(event(&ask))).unwrap();
+            let done = event(&result(id, serde_json::json!({"content": []})));
+            finish_later(inner, sender, done);
+        }
+        // Half an event, then silence.
+        "half" => {
+            sender
+                .try_send(Ok("event: message\ndata: {\"jsonrpc\"".into()))
+                .unwrap();
+            finish_later(inner, sender, ":\"2.0\"}\n\n".into());
+        }
+        // One event, then the connection breaks.
+        "die" => {
+            let progress = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}});
+            sender.try_send(Ok(event(&progress))).unwrap();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let _gone = sender.send(Err(std::io::Error::other("dies"))).await;
+            });
+        }
+        // Closed early: the response is to pass on another stream.
+        "poll" => {
+            sender.try_send(Ok("id: p1\ndata:\n\n".into())).unwrap();
+        }
+        _ => return None,
+    }
+    Some(stream(receiver))
 }
 
 fn finish_later(inner: &Inner, sender: mpsc::Sender<Result<String, std::io::Error>>, last: String) {
