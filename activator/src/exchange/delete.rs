@@ -59,7 +59,7 @@ async fn act(x: &Exchange) -> Answered {
         ));
     }
     let opened = opened::open(&x.gateway, &x.caller, &x.headers)?;
-    let Some(ready) = session::lease_now(x, &opened).ok().flatten() else {
+    let Some(ready) = session::lease_known(x, &opened).await else {
         return Ok(asleep(x, &opened));
     };
     match session::send(x, &opened, ready, Method::DELETE).await {

@@ -9,7 +9,7 @@ use axum::{
 };
 use mcp_gateway_api::{
     claim::{Claimed, Purpose, Standing},
-    failure::Failure,
+    failure::{Failure, FailureKind},
     policy::OnIdle,
     record::{SessionBinding, SessionNews},
     slot::SlotKey,
@@ -163,6 +163,20 @@ pub(super) fn lease_now(x: &Exchange, opened: &Opened) -> Result<Option<Ready>, 
     }))
 }
 
+/// As [`lease_now`], but an instance that the view does not know is asked about first. For what wakes nothing.
+pub(super) async fn lease_known(x: &Exchange, opened: &Opened) -> Option<Ready> {
+    match lease_now(x, opened) {
+        Ok(ready) => ready,
+        Err(NotNow::Gone | NotNow::Draining(_)) => None,
+        Err(NotNow::Unknown) => {
+            let instance = opened.binding(&x.gateway)?.instance;
+            let deps = &x.gateway.deps;
+            let _kept = deps.directory.resolve(&*deps.scaler, instance).await;
+            lease_now(x, opened).ok().flatten()
+        }
+    }
+}
+
 /// Sends the message to the instance.
 pub(super) async fn send(
     x: &Exchange,
@@ -259,24 +273,39 @@ async fn expired(x: &Exchange, opened: &Opened) -> Option<Failure> {
     })
 }
 
-/// Has the turn: finds the session awake after all, or claims and, if permitted, revives.
+/// Has the turn: finds the session awake after all, or claims and, if permitted, revives. An instance lost during the
+/// replay is replaced once: nothing of the client's has reached it.
 async fn wake(x: &Exchange, opened: &Opened) -> Result<Ready, Failure> {
-    if let Ok(Some(ready)) = lease_now(x, opened) {
-        return Ok(ready);
-    }
     let waiting_since = Instant::now();
-    let purpose = Purpose::Session {
-        session: opened.about.clone(),
-        bound: opened.binding(&x.gateway).map(|binding| binding.instance),
-    };
-    let got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
-    let binding = standing(x, opened, &got).await?;
-    Ok(Ready {
-        timing: server_timing(&got.claimed, waiting_since.elapsed()),
-        lease: got.lease,
-        binding,
-        turn: None,
-    })
+    for last in [false, true] {
+        if let Ok(Some(ready)) = lease_now(x, opened) {
+            return Ok(ready);
+        }
+        let purpose = Purpose::Session {
+            session: opened.about.clone(),
+            bound: opened.binding(&x.gateway).map(|binding| binding.instance),
+        };
+        let got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
+        let mut life = got.lease.life();
+        match standing(x, opened, &got).await {
+            Ok(binding) => {
+                return Ok(Ready {
+                    timing: server_timing(&got.claimed, waiting_since.elapsed()),
+                    lease: got.lease,
+                    binding,
+                    turn: None,
+                });
+            }
+            Err(failure) => {
+                drop(got.lease);
+                let lost = failure.kind == FailureKind::InstanceLost;
+                if last || !lost || !ends_soon(x, &mut life).await {
+                    return Err(failure);
+                }
+            }
+        }
+    }
+    Err(forward::lost())
 }
 
 async fn standing(x: &Exchange, opened: &Opened, got: &Got) -> Result<SessionBinding, Failure> {

@@ -39,7 +39,7 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
 
 async fn ready(x: &Exchange, opened: &Opened) -> Option<Ready> {
     if !x.gateway.turns.is_busy(&opened.about.key) {
-        return session::warm(x, opened);
+        return session::lease_known(x, opened).await;
     }
     // The session is waking: this message goes after those that came before it.
     let place = x.gateway.turns.queue(opened.about.key, &x.message);

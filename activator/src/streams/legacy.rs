@@ -236,6 +236,10 @@ impl Legacy {
         {
             self.ticket.park(false);
             self.opened.session.lives_on(&binding);
+            // It may have been parked meanwhile and live elsewhere now.
+            let session = &self.opened.session;
+            let unknown = |id: &mut HeaderValue| !id.to_str().is_ok_and(|id| session.has_seen(id));
+            self.asked.resume.take_if(unknown);
             let opening = open(
                 self.gateway.clone(),
                 view,

@@ -145,6 +145,22 @@ async fn last_event_id_goes_upstream_only_if_it_was_seen_there() {
 }
 
 #[tokio::test]
+async fn last_event_id_of_a_lost_server_does_not_reach_its_successor() {
+    let (world, talker, session) = opened().await;
+    let mut stream = get(&world, &session, &[]).await;
+    talker.say(NOTE);
+    stream.until(NOTE).await;
+    world.scaler.lose();
+    let _resumed = get(&world, &session, &[("last-event-id", "n1")]).await;
+    let body = call(5, "echo");
+    assert_eq!(post(&world, &session, &body).await.status, 200);
+    world
+        .until("attached again", || talker.gets().len() == 2)
+        .await;
+    assert_eq!(talker.gets()[1].header("last-event-id"), None);
+}
+
+#[tokio::test]
 async fn the_end_of_a_session_closes_its_stream() {
     let (world, _talker, session) = opened().await;
     let stream = get(&world, &session, &[]).await;
