@@ -106,7 +106,7 @@ impl Place {
         self.cancelled.clone()
     }
 
-    /// Waits for the turn. From here on the exchange can no longer be called off here only if [`Place::commit`] says so.
+    /// Waits for the turn. From here on the exchange can no longer be called off here only if [`Turn::commit`] says so.
     pub(crate) async fn turn(self) -> Turn {
         let turn = Arc::clone(&self.queue.turn).lock_owned().await;
         Turn {
