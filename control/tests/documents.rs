@@ -495,3 +495,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_examples_of_the_documentation_are_in_order_and_its_tables_hold_every_field() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    let mut examples = 0;
+    for block in docs.split("```").skip(1).step_by(2) {
+        let (kind, text) = block.split_once('\n').unwrap();
+        let name = match kind {
+            "yaml" if text.contains("kind:") => "x.yaml",
+            "json" => "x.json",
+            _ => continue,
+        };
+        assert_eq!(outcome(name, text).problems, [], "{text}");
+        examples += 1;
+    }
+    assert_eq!(examples, 3);
+    // The refusal of an unknown field lists all known ones.
+    for (spec, prefix) in [
+        ("  command: [a]\n  zzzzzz: 1", "`spec."),
+        ("  command: [a]\n  policy: {zzzzzz: 1}", "`"),
+    ] {
+        let Outcome { problems, .. } = outcome("x.yaml", &backend("x", spec));
+        let list = problems[0].remedy.strip_prefix("the fields are ").unwrap();
+        for field in list.split(", ").filter(|field| *field != "requiredRoles") {
+            let written = docs.contains(&format!("{prefix}{field}"));
+            assert!(written, "docs/configuration.md lacks {field}");
+        }
+    }
+}

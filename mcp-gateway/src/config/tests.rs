@@ -105,3 +105,23 @@ fn the_public_urls_host_is_allowed() {
     );
     assert!(settings.edge.hosts.admit(b"mcp.example.com"));
 }
+
+#[test]
+fn every_setting_has_a_flag_a_variable_and_a_line_in_the_documentation() {
+    use clap::CommandFactory;
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let cli = Cli::command();
+    let serve = cli.find_subcommand("serve").unwrap();
+    for arg in serve.get_arguments().filter(|arg| arg.get_id() != "help") {
+        let flag = arg.get_long().unwrap();
+        let variable = arg.get_env().unwrap().to_str().unwrap();
+        let expected = format!("MCP_GATEWAY_{}", flag.replace('-', "_").to_uppercase());
+        assert_eq!(variable, expected);
+        let line = docs
+            .lines()
+            .find(|line| line.starts_with(&format!("| `--{flag}")));
+        let line = line.unwrap_or_else(|| panic!("docs/configuration.md lacks --{flag}"));
+        assert!(line.contains(variable), "{line}");
+    }
+}
