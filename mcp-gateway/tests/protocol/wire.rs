@@ -47,8 +47,8 @@ impl Reply {
     /// The body as JSON, or as the last event's data; `Null` if it is neither.
     pub(crate) fn json(&self) -> Value {
         let text = String::from_utf8_lossy(&self.body);
-        let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
-        let data = data.filter(|data| !data.trim().is_empty()).next_back();
+        let mut data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+        let data = data.rfind(|data| !data.trim().is_empty());
         serde_json::from_str(data.unwrap_or(&text)).unwrap_or_default()
     }
 

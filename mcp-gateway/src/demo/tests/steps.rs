@@ -1,8 +1,4 @@
-//! A real client, and what it does with a demo server: the same steps directly
-//! and through the gateway.
-//!
-//! Included by path from `tests/` of this crate too, so nothing here may refer to
-//! the crate.
+//! A real client, and what it does with a demo server, step by step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,9 +19,9 @@ use serde_json::{Value, json};
 
 /// Answers elicitations as Ferris, and counts progress.
 #[derive(Clone, Default)]
-pub struct Ferris {
+pub(super) struct Ferris {
     /// Progress notifications so far.
-    pub progress: Arc<AtomicUsize>,
+    pub(super) progress: Arc<AtomicUsize>,
 }
 
 impl ClientHandler for Ferris {
@@ -54,15 +50,15 @@ impl ClientHandler for Ferris {
 }
 
 /// A connected client.
-pub type Client = RunningService<RoleClient, Ferris>;
+pub(super) type Client = RunningService<RoleClient, Ferris>;
 
 /// Only `initialize`, as every client before 2026-07-28.
-pub fn legacy() -> ClientLifecycleMode {
+pub(super) fn legacy() -> ClientLifecycleMode {
     ClientLifecycleMode::Initialize
 }
 
 /// Only `server/discover`.
-pub fn modern() -> ClientLifecycleMode {
+pub(super) fn modern() -> ClientLifecycleMode {
     ClientLifecycleMode::Discover {
         preferred_versions: vec![ProtocolVersion::V_2026_07_28],
     }
@@ -70,7 +66,7 @@ pub fn modern() -> ClientLifecycleMode {
 
 /// Connects; the client's own session recovery is off, so that what the tests see
 /// is what the server did.
-pub async fn connect(url: &str, lifecycle: ClientLifecycleMode) -> Client {
+pub(super) async fn connect(url: &str, lifecycle: ClientLifecycleMode) -> Client {
     let config = StreamableHttpClientTransportConfig::with_uri(url.to_owned())
         .reinit_on_expired_session(false);
     Ferris::default()
@@ -90,14 +86,14 @@ fn request(tool: &'static str, arguments: Value) -> CallToolRequestParams {
 }
 
 /// Calls a tool and gives its text.
-pub async fn call(client: &Client, tool: &'static str, arguments: Value) -> String {
+pub(super) async fn call(client: &Client, tool: &'static str, arguments: Value) -> String {
     try_call(client, tool, arguments)
         .await
         .expect("the call succeeds")
 }
 
 /// Calls a tool and gives its text, or why there is none.
-pub async fn try_call(
+pub(super) async fn try_call(
     client: &Client,
     tool: &'static str,
     arguments: Value,
@@ -112,7 +108,7 @@ pub async fn try_call(
 }
 
 /// The counter's next value.
-pub async fn count(client: &Client) -> u64 {
+pub(super) async fn count(client: &Client) -> u64 {
     call(client, "counter", json!({}))
         .await
         .parse()
@@ -120,7 +116,7 @@ pub async fn count(client: &Client) -> u64 {
 }
 
 /// Cancels a call that would take ten minutes.
-pub async fn cancel(client: &Client) {
+pub(super) async fn cancel(client: &Client) {
     let call = ClientRequest::CallToolRequest(CallToolRequest::new(request(
         "slow",
         json!({"steps": 600, "step_ms": 1000}),
@@ -136,7 +132,7 @@ pub async fn cancel(client: &Client) {
 }
 
 /// Everything a client does with a server it has just met, in order.
-pub async fn all(client: &Client) {
+pub(super) async fn all(client: &Client) {
     let tools = client.list_all_tools().await.expect("tools are listed");
     let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_ref()).collect();
     for tool in ["echo", "counter", "slow", "big", "elicit"] {
@@ -169,7 +165,7 @@ pub async fn all(client: &Client) {
 }
 
 /// Ends the client within a moment.
-pub async fn close(client: Client) {
+pub(super) async fn close(client: Client) {
     tokio::time::timeout(Duration::from_secs(10), client.cancel())
         .await
         .expect("the client closes in time")
