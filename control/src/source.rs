@@ -23,8 +23,25 @@ pub const MAX_FILES: usize = 10_000;
 #[must_use]
 pub fn read(path: &Path) -> Vec<Reading> {
     match list(path) {
-        Ok(files) => files.iter().map(|file| read_file(file)).collect(),
+        Ok(files) => {
+            let readings = files.iter().take(MAX_FILES).map(|file| read_file(file));
+            let excess = (files.len() > MAX_FILES).then(|| too_many(path, files.len()));
+            readings.chain(excess).collect()
+        }
         Err(error) => vec![unreadable(path, &error)],
+    }
+}
+
+fn too_many(path: &Path, count: usize) -> Reading {
+    let problem = Problem::error(path, format!("there are {count} files in this folder"));
+    let remedy = format!("only the first {MAX_FILES} are read; join documents with '---'");
+    Reading {
+        file: path.to_owned(),
+        refused: vec![Refused {
+            key: None,
+            problem: problem.remedy(remedy),
+        }],
+        ..Reading::default()
     }
 }
 
@@ -41,7 +58,6 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     files.sort();
-    files.truncate(MAX_FILES);
     Ok(files)
 }
 

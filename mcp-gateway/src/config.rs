@@ -4,7 +4,7 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -137,7 +137,15 @@ impl Edge {
             given.map_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)), |a| a.0)
         };
         let public_url = layer.public_url.as_deref().map(public_url).transpose()?;
+        let listen = address(layer.listen, 8080);
+        let admin_listen = address(layer.admin_listen, 9090);
         let mut hosts = HostRules::loopback();
+        // An address of our own is no name that a web page could have pointed at us.
+        for own in [listen, admin_listen] {
+            if !own.ip().is_unspecified() && !own.ip().is_loopback() {
+                hosts = hosts.allow(&host_of(own.ip()))?;
+            }
+        }
         for host in &layer.allowed_host {
             hosts = hosts.allow(host)?;
         }
@@ -149,8 +157,8 @@ impl Edge {
             origins = origins.allow(origin)?;
         }
         Ok(Self {
-            listen: address(layer.listen, 8080),
-            admin_listen: address(layer.admin_listen, 9090),
+            listen,
+            admin_listen,
             hosts,
             origins,
             public_url: public_url.map(|(url, _)| url),
@@ -239,6 +247,14 @@ pub(crate) fn state_dir(
         .or_else(|| xdg().map(|state| state.join("mcp-gateway")))
         .or_else(|| home().map(|home| home.join(".local/state/mcp-gateway")))
         .ok_or(ConfigError::NoStateDir)
+}
+
+/// An address as it stands in a `Host` header.
+fn host_of(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
 }
 
 /// The URL without its final slash, and its authority.

@@ -57,7 +57,8 @@ impl Listener {
         stop: CancellationToken,
         cut: CancellationToken,
     ) {
-        let service = TowerToHyperService::new(router);
+        // Makes the routes ready once, not at each request.
+        let service = TowerToHyperService::new(router.with_state::<()>(()));
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let graceful = GracefulShutdown::new();
         let mut builder = auto::Builder::new(TokioExecutor::new());

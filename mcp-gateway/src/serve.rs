@@ -84,6 +84,9 @@ pub(crate) async fn run(settings: Settings, metrics: MetricsPage) -> anyhow::Res
     let tokens = Tokens::default();
     let gateway = assemble(settings, &tokens).await?;
 
+    if !operators.address().ip().is_loopback() {
+        tracing::warn!("the admin listener can be reached from other machines and asks for no key");
+    }
     let whereabouts = gateway.whereabouts(&clients, &operators);
     let listeners = gateway.listen(clients, operators, metrics, began);
     whereabouts.announce(&gateway.settings)?;

@@ -1,4 +1,6 @@
-//! Signals → tokens. The first SIGINT or SIGTERM asks for a graceful end, the second for one at once.
+//! Signals → tokens. The first SIGINT, SIGTERM or SIGHUP asks for a graceful end, the second for one at once.
+//!
+//! SIGHUP too, because servers run in process groups of their own: a closed terminal would leave them behind.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,15 +23,17 @@ impl Shutdown {
         let shutdown = Self::default();
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
-        tokio::spawn(shutdown.clone().listen(interrupt, terminate));
+        let hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(shutdown.clone().listen(interrupt, terminate, hangup));
         Ok(shutdown)
     }
 
-    async fn listen(self, mut interrupt: Signal, mut terminate: Signal) {
+    async fn listen(self, mut interrupt: Signal, mut terminate: Signal, mut hangup: Signal) {
         for token in [&self.asked, &self.at_once] {
             let name = tokio::select! {
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
+                _ = hangup.recv() => "SIGHUP",
             };
             tracing::debug!(signal = name, "asked to end");
             token.cancel();

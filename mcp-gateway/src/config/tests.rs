@@ -97,6 +97,16 @@ fn a_mistake_in_the_config_file_names_file_line_and_field() {
 }
 
 #[test]
+fn an_address_that_is_listened_on_may_be_named_and_no_other() {
+    let settings = load(
+        "serve --demo --allow-anonymous --listen 192.0.2.7:80 --admin-listen [2001:db8::1]:81",
+    );
+    let hosts = settings.unwrap().edge.hosts;
+    assert!(hosts.admit(b"192.0.2.7:80") && hosts.admit(b"[2001:db8::1]:81"));
+    assert!(!hosts.admit(b"192.0.2.8:80"));
+}
+
+#[test]
 fn the_public_urls_host_is_allowed() {
     let settings = load("serve --demo --public-url https://mcp.example.com/").unwrap();
     assert_eq!(

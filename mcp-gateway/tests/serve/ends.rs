@@ -7,17 +7,19 @@ use rustix::process::Signal;
 use crate::support::{Home, Request, demo, lives, never_ready, pid, until};
 
 #[test]
-fn sigterm_ends_the_gateway_and_everything_it_started() {
-    let home = Home::new();
-    home.document("d.yaml", &demo("d", ""));
-    let mut gateway = home.serve(&[]);
-    gateway.initialize("d", &[]);
-    let child = pid(&gateway.backend("d").unwrap()).unwrap();
-    assert!(lives(child));
-    gateway.signal(Signal::TERM);
-    assert!(gateway.ended().success());
-    assert!(!lives(child));
-    assert!(!home.path("ready.json").exists());
+fn each_signal_to_end_ends_the_gateway_and_everything_it_started() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let home = Home::new();
+        home.document("d.yaml", &demo("d", ""));
+        let mut gateway = home.serve(&[]);
+        gateway.initialize("d", &[]);
+        let child = pid(&gateway.backend("d").unwrap()).unwrap();
+        assert!(lives(child));
+        gateway.signal(signal);
+        assert!(gateway.ended().success());
+        assert!(!lives(child));
+        assert!(!home.path("ready.json").exists());
+    }
 }
 
 #[test]
