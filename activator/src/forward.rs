@@ -11,7 +11,7 @@ pub(crate) mod response;
 pub(crate) mod resumed;
 pub(crate) mod upstream;
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -123,18 +123,21 @@ async fn deliver(
     gateway: Gateway,
     request: http::Request<SentBody>,
     turn: Option<(Turn, oneshot::Receiver<()>)>,
-    answer: Answer,
+    mut answer: Answer,
 ) -> Result<Response<Tap>, Undelivered> {
-    let mut life = answer.lease.life();
-    let sent = gateway.upstreams.send(answer.lease.view(), request);
+    let (mut life, deadline) = (answer.lease.life(), answer.deadline);
+    let view = Arc::clone(answer.lease.view());
+    let sent = gateway.upstreams.send(&view, request);
+    let called_off = answer.called_off();
     let response = tokio::select! {
         biased;
         sent = sent => sent,
         never = give_on(turn, gateway.config.settle) => match never {},
+        never = give_back(&mut answer, called_off) => match never {},
         _ = life.wait_for(|life| life.is_over()) => {
             Err(SendError::Broken("it ended before it answered".into()))
         }
-        () = tokio::time::sleep_until(answer.deadline) => {
+        () = tokio::time::sleep_until(deadline) => {
             return Err(Undelivered::Failed(timed_out()));
         }
         () = gateway.cut.cancelled() => {
@@ -145,6 +148,13 @@ async fn deliver(
         Ok(response) => Ok(passing(gateway.clone(), response, answer)),
         Err(error) => Err(undelivered(error)),
     }
+}
+
+/// Gives the lease back once the exchange is called off: a server may leave a cancelled request without any answer.
+async fn give_back(answer: &mut Answer, called_off: impl Future<Output = ()>) -> Infallible {
+    called_off.await;
+    answer.lease.give_back();
+    std::future::pending().await
 }
 
 /// Gives the session's turn on a moment after the request was written; when this is dropped, because an answer came,

@@ -1,7 +1,7 @@
-//! The right to use an instance for one exchange. A guard: dropping it gives it back.
+//! The right to use an instance for one exchange. A guard: dropping it gives it back, if that was not done before.
 //!
 //! Invariants: a lease is first taken only while the instance's service is `Open`, in the critical section that drains
-//! are applied in; the count of an instance is the number of its guards that live.
+//! are applied in; the count of an instance is the number of its guards that live and were not given back.
 //! Never: waits, allocates, or decides what a lease is needed for.
 
 use std::sync::Arc;
@@ -72,6 +72,7 @@ pub struct Lease {
     entry: Arc<Entry>,
     view: Arc<InstanceView>,
     outbox: Arc<Outbox>,
+    held: bool,
 }
 
 impl Lease {
@@ -98,6 +99,7 @@ impl Lease {
             entry,
             view,
             outbox,
+            held: true,
         })
     }
 
@@ -113,14 +115,25 @@ impl Lease {
         self.entry.id
     }
 
-    /// A second lease on the same instance, to be had even while it drains: the first one keeps it.
+    /// A second lease on the same instance, to be had even while it drains: the first one keeps it. What was given
+    /// back keeps nothing, and yields its like.
     #[must_use]
     pub fn another(&self) -> Self {
-        self.entry.state.lock().leases += 1;
+        if self.held {
+            self.entry.state.lock().leases += 1;
+        }
         Self {
             entry: Arc::clone(&self.entry),
             view: Arc::clone(&self.view),
             outbox: Arc::clone(&self.outbox),
+            held: self.held,
+        }
+    }
+
+    /// Gives it back before it is dropped: nobody waits for the exchange any more. Its instance can still be watched.
+    pub fn give_back(&mut self) {
+        if std::mem::replace(&mut self.held, false) {
+            self.release();
         }
     }
 
@@ -137,8 +150,8 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
+impl Lease {
+    fn release(&self) {
         let (tell, acknowledge) = {
             let mut state = self.entry.state.lock();
             // Every guard was counted when it was made; saturating only so that a fault here could not wrap.
@@ -156,6 +169,12 @@ impl Drop for Lease {
         if acknowledge {
             self.outbox.acknowledge(&self.entry);
         }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 

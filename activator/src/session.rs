@@ -184,6 +184,12 @@ impl Sessions {
     }
 }
 
+fn cancels(message: &Message) -> bool {
+    message.each().any(
+        |one| matches!(one, Message::Notification(n) if &*n.method == "notifications/cancelled"),
+    )
+}
+
 impl Session {
     fn new(about: SessionRef) -> Self {
         Self {
@@ -236,7 +242,7 @@ impl Session {
         deadline: Instant,
     ) {
         let mut state = self.state.lock();
-        let tell = state.bind(Some(binding)) || state.streams_parked > 0;
+        let tell = state.bind(Some(binding)) || state.streams_parked > 0 || cancels(message);
         state
             .pending
             .client_sent(message, deadline, || lease.another());
@@ -244,6 +250,23 @@ impl Session {
         drop(state);
         if tell {
             self.changed.notify_waiters();
+        }
+    }
+
+    /// Whether a request of `message` is pending.
+    #[must_use]
+    pub fn awaits(&self, message: &Message) -> bool {
+        self.state.lock().pending.awaits(message)
+    }
+
+    /// Resolves when no request of `message` is pending any more: cancelled, ended with the session, or answered.
+    pub async fn called_off(&self, message: &Message) {
+        loop {
+            let changed = self.changed();
+            if !self.awaits(message) {
+                return;
+            }
+            changed.await;
         }
     }
 

@@ -14,17 +14,35 @@ pub(crate) struct Begun {
     /// The session.
     pub session: Arc<Session>,
     message: Arc<Message>,
+    // Its requests are pending there; more than a session may have pending are not.
+    counted: bool,
     /// Set when the stream has closed without all responses: they pass on another.
     pub elsewhere: bool,
 }
 
 impl Begun {
     /// The message goes upstream now.
-    pub(crate) const fn new(session: Arc<Session>, message: Arc<Message>) -> Self {
+    pub(crate) fn new(session: Arc<Session>, message: Arc<Message>) -> Self {
         Self {
+            counted: session.awaits(&message),
             session,
             message,
             elsewhere: false,
+        }
+    }
+}
+
+impl Answer {
+    /// Resolves when nobody waits for a response any more: the client has cancelled all it asked for here, or its
+    /// session has ended. A server that answers nothing then may keep its stream open for ever.
+    pub(crate) fn called_off(&self) -> impl Future<Output = ()> + Send + 'static {
+        let counted = self.begun.as_ref().filter(|begun| begun.counted);
+        let whose = counted.map(|begun| (Arc::clone(&begun.session), Arc::clone(&begun.message)));
+        async move {
+            match whose {
+                Some((session, message)) => session.called_off(&message).await,
+                None => std::future::pending().await,
+            }
         }
     }
 }

@@ -23,7 +23,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::{
     edge::headers,
     error::error_message,
-    forward::{answer::Answer, lost, outlive, resumed::EventIds, shutting_down, timed_out},
+    forward::{
+        answer::Answer, lost, outlive, resumed::EventIds, shutting_down, timed_out,
+    },
     gateway::Gateway,
     message::{Message, RequestId},
     sse::{EventSummary, Scanner, Seen},
@@ -38,7 +40,14 @@ pub(crate) struct Tap {
     core: Option<Box<Core>>,
 }
 
-type Watch = Pin<Box<dyn Future<Output = Failure> + Send>>;
+type Watch = Pin<Box<dyn Future<Output = Watched> + Send>>;
+
+/// What ends an answer, or the wait for it, from outside.
+enum Watched {
+    Failed(Failure),
+    /// Nobody waits for the responses any more.
+    CalledOff,
+}
 
 struct Core {
     gateway: Gateway,
@@ -201,7 +210,11 @@ impl Core {
         };
         let read = async {
             while !self.waiting.is_empty() {
-                if std::future::poll_fn(|cx| self.poll(cx)).await.is_none() {
+                let next = std::future::poll_fn(|cx| match self.poll(cx) {
+                    Poll::Pending if self.waiting.is_empty() => Poll::Ready(None),
+                    polled => polled,
+                });
+                if next.await.is_none() {
                     break;
                 }
             }
@@ -224,8 +237,7 @@ impl Core {
             return Poll::Ready(None);
         }
         // A stream that never pauses must still be cut when its time has come.
-        if let Some(Poll::Ready(failure)) = self.watch.as_mut().map(|watch| watch.as_mut().poll(cx))
-        {
+        if let Poll::Ready(failure) = self.watched(cx) {
             return Poll::Ready(self.terminal(&failure));
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
@@ -251,13 +263,35 @@ impl Core {
         }
     }
 
+    /// Looks whether something ends it. One that is called off goes on as it came, but nothing is owed for it any more:
+    /// it keeps no instance, and its client need not be told when it ends.
+    fn watched(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let Some(Poll::Ready(seen)) = self.watch.as_mut().map(|watch| watch.as_mut().poll(cx))
+        else {
+            return Poll::Pending;
+        };
+        match seen {
+            Watched::Failed(failure) => Poll::Ready(failure),
+            Watched::CalledOff => {
+                self.waiting.clear();
+                self.answer.lease.give_back();
+                let mut rest = watch(&self.gateway, &self.answer, false);
+                let polled = rest.as_mut().poll(cx);
+                self.watch = Some(rest);
+                match polled {
+                    Poll::Ready(Watched::Failed(failure)) => Poll::Ready(failure),
+                    Poll::Ready(Watched::CalledOff) | Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if self.watch.is_none() {
-            let mut watch = watch(&self.gateway, &self.answer);
-            if let Poll::Ready(failure) = watch.as_mut().poll(cx) {
+            self.watch = Some(watch(&self.gateway, &self.answer, !self.waiting.is_empty()));
+            if let Poll::Ready(failure) = self.watched(cx) {
                 return Poll::Ready(self.terminal(&failure));
             }
-            self.watch = Some(watch);
         }
         // Modern streams carry nothing of ours: their own end means something.
         if self.scanner.is_none() || !self.answer.outlives {
@@ -381,15 +415,22 @@ impl Core {
     }
 }
 
-fn watch(gateway: &Gateway, answer: &Answer) -> Watch {
+fn watch(gateway: &Gateway, answer: &Answer, waits: bool) -> Watch {
+    let called_off = waits.then(|| answer.called_off());
     let mut life = answer.lease.life();
     let cut = gateway.cut.clone();
     let deadline = answer.deadline;
     Box::pin(async move {
         tokio::select! {
-            _ = life.wait_for(|life| life.is_over()) => lost(),
-            () = cut.cancelled() => shutting_down(),
-            () = tokio::time::sleep_until(deadline) => timed_out(),
+            _ = life.wait_for(|life| life.is_over()) => Watched::Failed(lost()),
+            () = cut.cancelled() => Watched::Failed(shutting_down()),
+            () = tokio::time::sleep_until(deadline) => Watched::Failed(timed_out()),
+            () = async {
+                match called_off {
+                    Some(called_off) => called_off.await,
+                    None => std::future::pending().await,
+                }
+            } => Watched::CalledOff,
         }
     })
 }

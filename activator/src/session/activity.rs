@@ -121,6 +121,15 @@ impl<G> Pending<G> {
         taken.map(|((_, id), _)| id).collect()
     }
 
+    /// Whether some request of the client's message is pending.
+    #[must_use]
+    pub fn awaits(&self, message: &Message) -> bool {
+        message.requests().any(|request| {
+            self.entries
+                .contains_key(&(Asker::Client, request.id.clone()))
+        })
+    }
+
     /// Forgets what is overdue, and what `keep` does not want kept.
     pub fn sweep(&mut self, now: Instant, keep: impl Fn(&G) -> bool) {
         self.entries

@@ -161,6 +161,30 @@ async fn a_lease_lasts_until_the_response_passed() {
 }
 
 #[tokio::test]
+async fn a_cancelled_request_keeps_no_instance_though_its_server_leaves_it_unanswered() {
+    let world = World::new().await;
+    let id = world.open().await;
+    let session = [("mcp-session-id", id.as_str())];
+    let mut streaming = world.client.post_raw(&call(1, "stream"), &session).await;
+    read_until(&mut streaming, "notifications/progress").await;
+    let silent = world.client.post_raw(&call(2, "slow"), &session).await;
+    world
+        .until("both have arrived", || world.upstream.calls() == [1, 2])
+        .await;
+    for (id, leases) in [(1, "the streaming one"), (2, "the silent one")] {
+        assert!(world.scaler.leases() != Some(0), "{leases} is leased");
+        let cancelled = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
+        );
+        assert_eq!(world.client.post(&cancelled, &session).await.status, 202);
+    }
+    world
+        .until("the leases end", || world.scaler.leases() == Some(0))
+        .await;
+    drop((streaming, silent));
+}
+
+#[tokio::test]
 async fn a_legacy_client_that_leaves_cancels_nothing() {
     let world = World::new().await;
     let id = world.open().await;
