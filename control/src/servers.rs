@@ -313,7 +313,8 @@ fn reference(text: &str) -> Option<&str> {
 fn json_problem(file: &Path, error: &serde_json::Error, before: u64) -> Problem {
     let text = error.to_string();
     let end = text.rfind(" at line ").unwrap_or(text.len());
-    let (message, remedy) = split_remedy(text.get(..end).unwrap_or_default());
+    let said = unquoted(text.get(..end).unwrap_or_default());
+    let (message, remedy) = split_remedy(&said);
     let line = before + error.line() as u64;
     let problem = Problem::error(file, message).at(line, error.column() as u64);
     let remedy = if remedy.is_empty() {
@@ -322,6 +323,15 @@ fn json_problem(file: &Path, error: &serde_json::Error, before: u64) -> Problem 
         remedy
     };
     problem.remedy(remedy)
+}
+
+/// The sentence without the value it complains of, which may be a secret.
+fn unquoted(said: &str) -> String {
+    let complaint = said.starts_with("invalid type") || said.starts_with("invalid value");
+    match said.rsplit_once(", expected ") {
+        Some((_, expected)) if complaint => format!("expected {expected}"),
+        Some(_) | None => said.to_owned(),
+    }
 }
 
 /// The line on which a piece of a text begins, from 1.

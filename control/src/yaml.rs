@@ -333,6 +333,10 @@ fn sentence(error: &Error, path: &str) -> (String, String) {
         ),
         Error::Message { msg, .. } => split_remedy(msg),
         Error::Unexpected { expected, .. } => unexpected(expected),
+        // Not quoting what was found, which may be a secret.
+        Error::SerdeInvalidType { expected, .. } | Error::SerdeInvalidValue { expected, .. } => {
+            unexpected(expected)
+        }
         other => {
             let text = other.to_string();
             let first = text.lines().next().unwrap_or_default();

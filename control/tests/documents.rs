@@ -466,9 +466,24 @@ fn no_value_of_an_environment_variable_is_ever_quoted() {
         assert!(!problems.is_empty(), "{text}");
         assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
     }
-    let json = r#"{"mcpServers": {"a": {"command": "x", "env": {"T": ["hunter2"]}}}}"#;
-    let Outcome { problems, .. } = outcome("x.json", json);
-    assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
+    for env in [
+        r#"{"T": ["hunter2"]}"#,
+        r#""hunter2""#,
+        r#"{"T": {"a": "hunter2"}}"#,
+        r#"["T=hunter2"]"#,
+    ] {
+        let json = format!(r#"{{"mcpServers": {{"a": {{"command": "x", "env": {env}}}}}}}"#);
+        let Outcome { problems, .. } = outcome("x.json", &json);
+        assert!(!problems.is_empty(), "{json}");
+        assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
+    }
+    for env in ["hunter2", "[hunter2]", "[[hunter2]]", "{T: hunter2}"] {
+        let text = backend("x", &format!("  command: [a]\n  env: {env}"));
+        let Outcome { problems, .. } = outcome("x.yaml", &text);
+        assert!(!problems.is_empty(), "{text}");
+        let said = format!("{problems:?}").replace("spec.env.hunter2", "");
+        assert!(!said.contains("hunter2"), "{problems:?}");
+    }
 }
 
 proptest! {

@@ -18,10 +18,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Connections at once on one listener.
-const MAX_CONNECTIONS: usize = 20_000;
-/// How long a request's head may take to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request's head may take to arrive, and a connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait after `accept` failed, as when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -30,19 +28,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Listener {
     socket: TcpListener,
     address: SocketAddr,
+    connections: Arc<Semaphore>,
 }
 
 impl Listener {
-    /// Binds; `flag` names the setting in the error.
+    /// Binds, for so many connections at once; `flag` names the setting in the error.
     ///
     /// # Errors
     /// The address is taken or not ours.
-    pub(crate) async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        flag: &str,
+        connections: usize,
+    ) -> anyhow::Result<Self> {
         let socket = TcpListener::bind(address).await.with_context(|| {
             format!("{flag} {address} cannot be listened on: choose another address, or port 0 for any free one")
         })?;
         let address = socket.local_addr().context("the bound address")?;
-        Ok(Self { socket, address })
+        Ok(Self {
+            socket,
+            address,
+            connections: Arc::new(Semaphore::new(connections)),
+        })
     }
 
     /// The address that was bound.
@@ -59,7 +66,6 @@ impl Listener {
     ) {
         // Makes the routes ready once, not at each request.
         let service = TowerToHyperService::new(router.with_state::<()>(()));
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let graceful = GracefulShutdown::new();
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -67,7 +73,7 @@ impl Listener {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT);
         builder.http2().timer(TokioTimer::new());
-        while let Some((stream, permit)) = self.next(&connections, &stop).await {
+        while let Some((stream, permit)) = self.next(&stop).await {
             let connection = builder
                 .serve_connection(TokioIo::new(stream), service.clone())
                 .into_owned();
@@ -86,14 +92,11 @@ impl Listener {
         }
     }
 
-    async fn next(
-        &self,
-        connections: &Arc<Semaphore>,
-        stop: &CancellationToken,
-    ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    async fn next(&self, stop: &CancellationToken) -> Option<(TcpStream, OwnedSemaphorePermit)> {
         stop.run_until_cancelled(async {
             // The semaphore is never closed.
-            let permit = Arc::clone(connections).acquire_owned().await.ok()?;
+            let permit = Arc::clone(&self.connections).acquire_owned().await.ok()?;
+            let mut told = false;
             loop {
                 match self.socket.accept().await {
                     Ok((stream, _)) => {
@@ -102,7 +105,9 @@ impl Listener {
                         return Some((stream, permit));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
+                        if !std::mem::replace(&mut told, true) {
+                            tracing::warn!(%error, "connections cannot be accepted for now");
+                        }
                         sleep(ACCEPT_PAUSE).await;
                     }
                 }

@@ -120,10 +120,10 @@ fn slot_line(slot: &SlotStatus) -> String {
         slot.idle_drain_ms
             .map(|ms| format!("to zero in {}", span(ms))),
     );
-    parts.extend(
-        slot.next_try_ms
-            .map(|ms| format!("next try in {}", span(ms))),
-    );
+    parts.extend(slot.next_try_ms.map(|ms| match ms {
+        0 => "the next request tries again".to_owned(),
+        ms => format!("next try in {}", span(ms)),
+    }));
     parts.join(", ")
 }
 

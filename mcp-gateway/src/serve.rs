@@ -77,10 +77,11 @@ struct Tokens {
 pub(crate) async fn run(settings: Settings, metrics: MetricsPage) -> anyhow::Result<()> {
     let began = Instant::now();
     let shutdown = Shutdown::on_signals().context("listening for signals")?;
-    more_files();
+    // Each client's connection may need another to a server, and servers need files too.
+    let most = (more_files() / 3).clamp(64, 20_000);
     files::private_dir(&settings.state_dir)?;
-    let clients = Listener::bind(settings.edge.listen, "--listen").await?;
-    let operators = Listener::bind(settings.edge.admin_listen, "--admin-listen").await?;
+    let clients = Listener::bind(settings.edge.listen, "--listen", most).await?;
+    let operators = Listener::bind(settings.edge.admin_listen, "--admin-listen", 256).await?;
     let tokens = Tokens::default();
     let gateway = assemble(settings, &tokens).await?;
 
@@ -258,18 +259,21 @@ impl Gateway {
     }
 }
 
-/// Lets the process have as many open files as it may, within reason: each session's stream is one.
-fn more_files() {
+/// Lets the process have as many open files as it may, within reason, and says how many: each stream is one or two.
+fn more_files() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(65_536).min(65_536);
-    if limit.current.is_some_and(|current| current < most) {
+    let mut current = limit.current.unwrap_or(most);
+    if current < most {
         let raised = Rlimit {
             current: Some(most),
             maximum: limit.maximum,
         };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::debug!(%error, "the limit of open files stays as it is");
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => current = most,
+            Err(error) => tracing::debug!(%error, "the limit of open files stays as it is"),
         }
     }
+    usize::try_from(current).unwrap_or(usize::MAX)
 }
