@@ -171,8 +171,10 @@ async fn a_cancelled_request_keeps_no_instance_though_its_server_leaves_it_unans
     world
         .until("both have arrived", || world.upstream.calls() == [1, 2])
         .await;
-    for (id, leases) in [(1, "the streaming one"), (2, "the silent one")] {
-        assert!(world.scaler.leases() != Some(0), "{leases} is leased");
+    for id in [1, 2] {
+        world
+            .until("it is leased", || world.scaler.leases() > Some(0))
+            .await;
         let cancelled = format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
         );
@@ -208,7 +210,9 @@ async fn a_legacy_client_that_leaves_cancels_nothing() {
         .post(&call(3, "echo"), &[("mcp-session-id", &id)])
         .await;
     assert_eq!(world.upstream.dropped(), 0);
-    assert!(world.scaler.leases() != Some(0), "both are still leased");
+    world
+        .until("both are still leased", || world.scaler.leases() > Some(0))
+        .await;
     world.upstream.inner.go.notify_waiters();
     world.upstream.inner.finish_streams();
     world
