@@ -1,12 +1,22 @@
 //! A request's body: JSON, bounded in size and in the time it may take to arrive.
 
-use axum::{body::Body, http::HeaderMap};
+use std::time::Duration;
+
+use axum::{
+    body::{Body, BodyDataStream},
+    http::HeaderMap,
+};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::header;
 use mcp_gateway_api::failure::{Failure, FailureKind};
 
 use crate::{config::ActivatorConfig, edge::headers};
+
+/// How long a body that is refused for its size is still taken from the wire.
+const LINGER: Duration = Duration::from_secs(2);
+/// How much of it, in units of what is allowed.
+const LINGER_LIMITS: usize = 4;
 
 /// Reads a body.
 ///
@@ -30,6 +40,10 @@ pub(crate) async fn read(
         .and_then(|text| text.parse().ok())
         .is_some_and(|n: u64| n > config.max_body as u64)
     {
+        // A client that asked whether to send it has not begun to.
+        if !headers.contains_key(header::EXPECT) {
+            let_go(&mut body.into_data_stream(), config.max_body).await;
+        }
         return Err(too_large(config.max_body));
     }
     tokio::time::timeout(config.body_timeout, collect(body, config.max_body))
@@ -52,6 +66,7 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, Failure> {
         })?;
         let so_far = first.as_ref().map_or(0, Bytes::len).max(whole.len());
         if so_far + chunk.len() > most {
+            let_go(&mut chunks, most).await;
             return Err(too_large(most));
         }
         // Nearly every body is one chunk, which then needs no copy.
@@ -65,6 +80,22 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, Failure> {
         }
     }
     Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+/// Takes the rest off the wire and forgets it: a connection closed under a client that still writes is reset, and the
+/// client never reads why.
+async fn let_go(chunks: &mut BodyDataStream, most: usize) {
+    let mut left = most.saturating_mul(LINGER_LIMITS);
+    let drain = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Whether it came to its end or not, the answer is the same.
+    let _over = tokio::time::timeout(LINGER, drain).await;
 }
 
 fn too_large(most: usize) -> Failure {
