@@ -112,8 +112,11 @@ async fn same_as_direct(tools: &Tools, run: &[&str], out: &Path) {
     assert!(compared.0, "{}", compared.1);
 }
 
-/// Long enough that what a scenario keeps in the server's memory between two requests is still there on a slow machine.
-const IDLE: &str = "1s";
+/// Longer than any pause within a scenario: what it keeps in the server's memory must outlast that, and the suite gives a
+/// stream 800 ms to tell something, which a start in between would not leave it.
+const IDLE: &str = "4s";
+/// So many that one which is used again has mostly gone to zero meanwhile.
+const COLD_BACKENDS: usize = 6;
 
 fn fixture(name: &str, tools: &Tools, idle: &str) -> Backend {
     Backend::fixture(name, tools)
@@ -144,25 +147,32 @@ async fn every_check_of_both_revisions_is_the_same_from_zero() {
         return;
     };
     let _turn = tools::turn(tools::Share::Whole).await;
-    let gateway = Gateway::start(&[fixture("one", tools, IDLE), fixture("two", tools, IDLE)]).await;
+    let names: Vec<String> = (0..COLD_BACKENDS).map(|n| format!("cold-{n}")).collect();
+    let backends: Vec<Backend> = names
+        .iter()
+        .map(|name| fixture(name, tools, IDLE))
+        .collect();
+    let gateway = Gateway::start(&backends).await;
     let out = results().join("cold");
-    let (one, two) = (gateway.url("one"), gateway.url("two"));
     let wait = tools::root().join("dev/protocol/wait-for-zero");
     let before = format!("{} {}", text(&wait), gateway.admin);
-    let run = [
+    let mut run = vec![
         "run",
-        "--url",
-        &one,
-        "--url",
-        &two,
-        "--out",
-        text(&out),
         "--cold",
+        "--workers",
+        "2",
         "--before",
         &before,
+        "--out",
+        text(&out),
     ];
+    let urls: Vec<String> = names.iter().map(|name| gateway.url(name)).collect();
+    run.extend(urls.iter().flat_map(|url| ["--url", url]));
     same_as_direct(tools, &run, &out).await;
-    let starts = gateway.status("one").await.starts + gateway.status("two").await.starts;
+    let mut starts = 0;
+    for name in &names {
+        starts += gateway.status(name).await.starts;
+    }
     assert!(
         starts >= 80,
         "only {starts} starts: not every scenario began at zero"
