@@ -212,7 +212,7 @@ impl Core {
             while !self.waiting.is_empty() {
                 let next = std::future::poll_fn(|cx| match self.poll(cx) {
                     Poll::Pending if self.waiting.is_empty() => Poll::Ready(None),
-                    polled => polled,
+                    polled @ (Poll::Pending | Poll::Ready(_)) => polled,
                 });
                 if next.await.is_none() {
                     break;
