@@ -272,7 +272,7 @@ fn own_servers() -> Plan {
         );
     }
     plan.starts_per_second = 5;
-    plan.answers_per_second = 20;
+    plan.answers_per_second = 5;
     plan
 }
 
@@ -298,7 +298,7 @@ fn installed_servers(tools: &tools::Tools) -> Plan {
         ],
         // Python takes most of a second to start.
         starts_per_second: 0,
-        answers_per_second: 1,
+        answers_per_second: 0,
     }
 }
 
@@ -328,7 +328,7 @@ async fn hammer(plan: Plan) -> Arc<Run> {
         "{starts} starts in {seconds} s: hardly anything went to zero"
     );
     assert!(
-        answered as u64 >= plan.answers_per_second * seconds,
+        answered as u64 > plan.answers_per_second * seconds,
         "{answered} answers in {seconds} s"
     );
     for backend in &plan.backends {
