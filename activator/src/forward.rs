@@ -5,6 +5,7 @@
 //! left (2025-11-25 `basic/transports`: a disconnect is not a cancel), a modern one is dropped with its client.
 
 pub(crate) mod answer;
+pub(crate) mod link;
 pub(crate) mod outlive;
 pub(crate) mod request;
 pub(crate) mod response;
@@ -19,7 +20,6 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use hyper::body::Incoming;
 use mcp_gateway_api::{
     failure::{Failure, FailureKind},
     ids::UpstreamSession,
@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use self::{
     answer::Answer,
+    link::Inbound,
     outlive::Outliving,
     request::{Extras, SentBody},
     response::Tap,
@@ -169,7 +170,7 @@ async fn give_on(turn: Option<(Turn, oneshot::Receiver<()>)>, settle: Duration) 
     std::future::pending().await
 }
 
-fn passing(gateway: Gateway, response: http::Response<Incoming>, answer: Answer) -> Response<Tap> {
+fn passing(gateway: Gateway, response: http::Response<Inbound>, answer: Answer) -> Response<Tap> {
     let (mut head, body) = response.into_parts();
     let tap = Tap::new(gateway, &head, body, answer);
     let marks = Marks {

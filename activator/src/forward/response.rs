@@ -15,7 +15,6 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use mcp_gateway_api::failure::Failure;
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -24,7 +23,7 @@ use crate::{
     edge::headers,
     error::error_message,
     forward::{
-        answer::Answer, lost, outlive, resumed::EventIds, shutting_down, timed_out,
+        answer::Answer, link::Inbound, lost, outlive, resumed::EventIds, shutting_down, timed_out,
     },
     gateway::Gateway,
     message::{Message, RequestId},
@@ -51,7 +50,7 @@ enum Watched {
 
 struct Core {
     gateway: Gateway,
-    inner: Incoming,
+    inner: Inbound,
     answer: Answer,
     // For event streams.
     scanner: Option<Scanner>,
@@ -75,7 +74,7 @@ struct Core {
 }
 
 impl Tap {
-    pub(crate) fn new(gateway: Gateway, head: &Parts, inner: Incoming, answer: Answer) -> Self {
+    pub(crate) fn new(gateway: Gateway, head: &Parts, inner: Inbound, answer: Answer) -> Self {
         let stream = headers::is_event_stream(&head.headers);
         let capture = answer.news.is_some() && !stream && head.status.is_success();
         Self {

@@ -1,11 +1,9 @@
 //! Connections to instances: one pool for each [`InstanceId`], never for an address, so that a port taken over by
 //! somebody else is never met through an old connection. A pool is dropped when its instance is gone.
 //!
-//! Invariant: nothing is sent twice. A pooled connection that turns out closed before any byte of the request was
-//! written is replaced once; every other failure is told.
+//! Invariant: nothing is sent twice (see [`super::link`]); every failure is told.
 
 use std::{
-    future::Future,
     io,
     pin::Pin,
     sync::Arc,
@@ -13,16 +11,9 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{Request, Response, Uri};
+use axum::http::{Request, Response};
 use dashmap::DashMap;
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{Connected, Connection},
-    },
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-};
+use hyper_util::rt::TokioIo;
 use mcp_gateway_api::{
     endpoint::LocalDial,
     ids::InstanceId,
@@ -31,15 +22,15 @@ use mcp_gateway_api::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 use tokio_util::either::Either;
 
-use super::request::SentBody;
+use super::{
+    link::{Inbound, Pool},
+    request::SentBody,
+};
 
-/// Under the 5 s after which Node and uvicorn close a quiet connection, so that we close it first.
-const POOL_IDLE: Duration = Duration::from_secs(4);
-/// Quiet connections kept for one instance.
-const POOL_SIZE: usize = 256;
 /// A local server that does not even take a connection within this is lost.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -57,7 +48,7 @@ pub(crate) enum SendError {
 /// The pools of all instances.
 pub(crate) struct Upstreams {
     dial: Arc<dyn LocalDial>,
-    pools: DashMap<InstanceId, Client<Connector, SentBody>>,
+    pools: DashMap<InstanceId, Arc<Pool>>,
 }
 
 impl Upstreams {
@@ -79,73 +70,44 @@ impl Upstreams {
     pub(crate) async fn send(
         &self,
         to: &InstanceView,
-        mut request: Request<SentBody>,
-    ) -> Result<Response<Incoming>, SendError> {
-        let client = self.client(to);
-        // The client wants an absolute URI as the key of its pool; it still sends `Host` as it is set.
-        *request.uri_mut() = absolute(request.uri());
-        client.request(request).await.map_err(|error| {
-            let text = chain(&error);
-            if error.is_connect() {
-                SendError::Unreachable(text)
-            } else {
-                SendError::Broken(text)
-            }
-        })
+        request: Request<SentBody>,
+    ) -> Result<Response<Inbound>, SendError> {
+        self.pool(to).send(request).await
     }
 
-    /// Keeps only the pools of instances that `known` confirms.
+    /// Keeps only the pools of instances that `known` confirms, and in them what is not quiet for too long.
     pub(crate) fn retain(&self, known: impl Fn(InstanceId) -> bool) {
-        self.pools.retain(|instance, _client| known(*instance));
+        let now = Instant::now();
+        self.pools.retain(|instance, pool| {
+            pool.prune(now);
+            known(*instance)
+        });
     }
 
-    fn client(&self, to: &InstanceView) -> Client<Connector, SentBody> {
-        if let Some(client) = self.pools.get(&to.id) {
-            return client.clone();
+    fn pool(&self, to: &InstanceView) -> Arc<Pool> {
+        if let Some(pool) = self.pools.get(&to.id) {
+            return Arc::clone(&pool);
         }
         let connector = Connector {
             instance: to.id,
             reach: to.endpoint.reach.clone(),
             dial: Arc::clone(&self.dial),
         };
-        let make = || {
-            Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(POOL_IDLE)
-                .pool_max_idle_per_host(POOL_SIZE)
-                .set_host(false)
-                .build(connector)
-        };
-        self.pools.entry(to.id).or_insert_with(make).clone()
+        let entry = self.pools.entry(to.id);
+        Arc::clone(&entry.or_insert_with(|| Pool::new(connector)))
     }
-}
-
-fn absolute(uri: &Uri) -> Uri {
-    let mut parts = uri.clone().into_parts();
-    parts.scheme = Some(http::uri::Scheme::HTTP);
-    parts.authority = Some(http::uri::Authority::from_static("instance"));
-    if parts.path_and_query.is_none() {
-        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-    }
-    // Scheme, authority and path are all there, which is all `from_parts` asks for.
-    Uri::from_parts(parts).unwrap_or_default()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Opens connections to one instance.
 #[derive(Clone)]
-struct Connector {
+pub(super) struct Connector {
     instance: InstanceId,
     reach: Reach,
     dial: Arc<dyn LocalDial>,
 }
 
 impl Connector {
-    async fn connect(self) -> io::Result<TokioIo<Stream>> {
+    pub(super) async fn connect(self) -> io::Result<TokioIo<Stream>> {
         let either = match self.reach {
             Reach::Tcp(address) => {
                 let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await??;
@@ -159,31 +121,11 @@ impl Connector {
     }
 }
 
-impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _pool_key: Uri) -> Self::Future {
-        Box::pin(self.clone().connect())
-    }
-}
-
 pin_project_lite::pin_project! {
     /// A connection: TCP, or a pipe to a bridge in this process.
-    struct Stream {
+    pub(super) struct Stream {
         #[pin]
         either: Either<TcpStream, DuplexStream>,
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
     }
 }
 

@@ -4,13 +4,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use crate::forward::link::Inbound;
 use axum::{
     body::Body,
     http::{Request, Response, StatusCode, response::Parts},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use mcp_gateway_api::{
     failure::Failure,
     ids::InstanceId,
@@ -34,7 +34,7 @@ const DIES_WITHIN: Duration = Duration::from_secs(1);
 /// An upstream stream.
 pub(crate) struct Attached {
     instance: InstanceId,
-    body: Incoming,
+    body: Inbound,
     scanner: Scanner,
     life: watch::Receiver<Life>,
 }
@@ -56,12 +56,12 @@ pub(crate) enum Asked {
     /// A stream.
     Stream(Box<Parts>, Box<Attached>),
     /// Something else.
-    Refused(Box<Parts>, Incoming),
+    Refused(Box<Parts>, Inbound),
 }
 
 impl Attached {
     /// Takes the stream over.
-    pub(crate) fn new(instance: InstanceId, body: Incoming, life: watch::Receiver<Life>) -> Self {
+    pub(crate) fn new(instance: InstanceId, body: Inbound, life: watch::Receiver<Life>) -> Self {
         Self {
             instance,
             body,
@@ -144,7 +144,7 @@ pub(crate) async fn ask(
 ///
 /// # Errors
 /// `InstanceLost` when it breaks off or is longer than a refusal may be.
-pub(crate) async fn pass_on(head: Box<Parts>, body: Incoming) -> Result<Response<Body>, Failure> {
+pub(crate) async fn pass_on(head: Box<Parts>, body: Inbound) -> Result<Response<Body>, Failure> {
     let whole = Limited::new(body, MAX_REFUSAL).collect().await;
     let whole = whole.map_err(|error| {
         let broken = SendError::Broken(io::Error::other(error).to_string());

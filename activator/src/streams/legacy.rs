@@ -7,6 +7,7 @@
 
 use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
+use crate::forward::link::Inbound;
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -14,7 +15,6 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::Bytes;
-use hyper::body::Incoming;
 use mcp_gateway_api::{
     backend::Transport,
     failure::Failure,
@@ -128,7 +128,7 @@ impl Refused {
 
 enum Answer {
     Stream(Box<Parts>),
-    Refused(Box<Parts>, Incoming),
+    Refused(Box<Parts>, Inbound),
 }
 
 struct Legacy {
@@ -291,7 +291,7 @@ impl Legacy {
     }
 
     /// The server gave no stream and the client has no headers yet: what the server says is passed on.
-    async fn refuse(self, head: Box<Parts>, body: Incoming) -> Result<Response<Body>, Failure> {
+    async fn refuse(self, head: Box<Parts>, body: Inbound) -> Result<Response<Body>, Failure> {
         if head.status == StatusCode::NOT_FOUND {
             if head.headers.get(LOST).is_some_and(|what| what == "session") {
                 // A bridge lost the session's child: asleep, not ended.
