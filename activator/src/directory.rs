@@ -337,7 +337,9 @@ fn learned(old: Option<&SessionRecord>, update: &SessionUpdate) -> Option<Sessio
         .cloned()
         .unwrap_or_else(|| SessionRecord::new(&update.session));
     match &update.news {
-        SessionNews::Opened(_) | SessionNews::RevivalFailed { retry: true } => return None,
+        SessionNews::Opened(_)
+        | SessionNews::Sessionless(_)
+        | SessionNews::RevivalFailed { retry: true } => return None,
         SessionNews::Revived(binding) => record.binding = Some(Some(binding.clone())),
         SessionNews::Asleep => record.binding = Some(None),
         SessionNews::LogLevel(level) if level.len() <= MAX_RECORD_TEXT => {

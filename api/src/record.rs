@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BackendName, InstanceId, SessionKey, TenantName, UpstreamSession};
+use crate::principal::PrincipalId;
 
 /// The instance that holds a session and the id it goes by there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,9 @@ pub enum SessionNews {
     /// The session was opened on this instance (the `initialize` was answered with an id). Makes no record; under
     /// `session` isolation it turns the provisional slot into the session's.
     Opened(InstanceId),
+    /// The `initialize` was answered without an id: there is no session. Under `session` isolation the provisional slot
+    /// becomes this principal's, where its next exchanges look for it, and so do later handshakes of this backend.
+    Sessionless(PrincipalId),
     /// The handshake was replayed: it lives there now. Ends the revival that a claim permitted.
     Revived(SessionBinding),
     /// The replay failed. `retry` lets the next claim try again; otherwise the session ends.

@@ -99,6 +99,8 @@ struct Tally {
     starts: u64,
     failures: u64,
     last_failure: Option<LastFailure>,
+    /// Its server has answered a handshake without a session id.
+    sessionless: bool,
 }
 
 /// The last failure of a backend, for people.

@@ -127,17 +127,26 @@ async fn seal(
         .get::<Marks>()
         .and_then(|marks| marks.session.clone());
     let issued = issued.as_ref().and_then(|id| id.to_str().ok());
-    let (Some(issued), true) = (issued, response.status().is_success()) else {
+    if !response.status().is_success() {
         return Ok(forward::into_body(response));
-    };
-    let upstream = UpstreamSession(issued.into());
+    }
+    let upstream = issued.map(|issued| UpstreamSession(issued.into()));
     let (mut head, mut tap) = response.into_parts();
     let chunks = forward::read_ahead(&mut tap, x.gateway.config.max_initialize_answer).await?;
-    if let Some(promise) = promise(&chunks) {
-        let key = key.unwrap_or_else(SessionKey::random);
-        let id = mint(x, key, instance, upstream, promise)?;
-        head.headers.insert(SESSION_ID, id);
-        open(x, key, instance).await;
+    match (promise(&chunks), upstream) {
+        (Some(promise), Some(upstream)) => {
+            let key = key.unwrap_or_else(SessionKey::random);
+            let id = mint(x, key, instance, upstream, promise)?;
+            head.headers.insert(SESSION_ID, id);
+            note(x, key, SessionNews::Opened(instance)).await;
+        }
+        // Without an id there is no session: what was started for one is the caller's.
+        (Some(_), None) => {
+            if let Some(key) = key {
+                note(x, key, SessionNews::Sessionless(x.caller.principal.id)).await;
+            }
+        }
+        (None, _) => {}
     }
     tap.unread(chunks);
     Ok(Response::from_parts(head, Body::new(tap)))
@@ -175,28 +184,28 @@ fn mint(
     })
 }
 
-/// The session is open: its slot is its own, its entry exists.
-async fn open(x: &Exchange, key: SessionKey, instance: InstanceId) {
+/// Tells the control plane how the handshake ended; an open session gets its entry.
+async fn note(x: &Exchange, key: SessionKey, news: SessionNews) {
     let session = mcp_gateway_api::record::SessionRef {
         key,
         backend: x.caller.backend.name.clone(),
         tenant: x.caller.principal.tenant.clone(),
         expires_at: unix_now().saturating_add(x.caller.backend.policy.session_lifetime.as_secs()),
     };
-    let _entry = x.gateway.sessions.enter(&session);
+    if let SessionNews::Opened(_) = news {
+        let _entry = x.gateway.sessions.enter(&session);
+    }
     x.gateway
         .deps
         .memory
         .speaks(&memory_key(x), Era::Legacy, true);
-    let news = SessionNews::Opened(instance);
-    if let Err(failure) = x
+    let noted = x
         .gateway
         .deps
         .scaler
-        .record(SessionUpdate { session, news })
-        .await
-    {
-        tracing::warn!(backend = %x.caller.backend.name, why = failure.private, "a new session was not noted: {failure}");
+        .record(SessionUpdate { session, news });
+    if let Err(failure) = noted.await {
+        tracing::warn!(backend = %x.caller.backend.name, why = failure.private, "a handshake was not noted: {failure}");
     }
 }
 

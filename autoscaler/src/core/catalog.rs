@@ -63,6 +63,9 @@ impl Core {
             Retirement::Edited => None,
             Retirement::Deleted | Retirement::Shutdown => Some(self.now + old.policy.drain_timeout),
         };
+        if let Some(tally) = self.tallies.get_mut(name) {
+            tally.sessionless = false;
+        }
         let slots = self.slots_of(name);
         let mut waiters = BTreeSet::new();
         for id in &slots {

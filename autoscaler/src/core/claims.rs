@@ -119,7 +119,9 @@ impl Core {
         };
         let isolation = backend.policy.isolation;
         let session = match &request.purpose {
-            Purpose::Initialize if isolation == Isolation::Session => {
+            Purpose::Initialize
+                if isolation == Isolation::Session && !self.is_sessionless(&request.backend) =>
+            {
                 return Ok(self.provisional_slot(id, request));
             }
             Purpose::Session { session, bound } => {

@@ -6,7 +6,12 @@
 use std::time::Duration;
 
 use mcp_gateway_api::{
-    claim::ClaimRequest, ids::SessionKey, policy::Isolation, principal::PrincipalId, slot::Owner,
+    claim::ClaimRequest,
+    ids::{BackendName, SessionKey},
+    policy::Isolation,
+    principal::PrincipalId,
+    record::SessionRef,
+    slot::{Owner, SlotKey},
 };
 
 use super::{
@@ -140,6 +145,51 @@ impl Core {
             if offers.is_empty() {
                 self.offers.remove(&key);
             }
+        }
+    }
+
+    /// Whether handshakes of this backend are known to make no session.
+    pub(super) fn is_sessionless(&self, backend: &BackendName) -> bool {
+        self.tallies
+            .get(backend)
+            .is_some_and(|tally| tally.sessionless)
+    }
+
+    /// The server issued no id: the slot started for the handshake is the principal's, whose exchanges will look for
+    /// it there. Should the principal have one already, the new one idles out by itself.
+    pub(super) fn has_no_session(&mut self, session: &SessionRef, principal: PrincipalId) {
+        if let Some(tally) = self.tallies.get_mut(&session.backend) {
+            tally.sessionless = true;
+        }
+        let old = SlotKey {
+            backend: session.backend.clone(),
+            owner: Owner::Session(session.key),
+        };
+        let new = SlotKey {
+            backend: session.backend.clone(),
+            owner: Owner::Principal(principal),
+        };
+        let Some(id) = self.by_key.get(&old).copied() else {
+            return;
+        };
+        self.withdraw_offer(id);
+        if self.by_key.contains_key(&new) {
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        slot.key = new.clone();
+        let tickets: Vec<_> = slot
+            .leaving
+            .iter()
+            .copied()
+            .chain(slot.phase.current())
+            .collect();
+        self.by_key.remove(&old);
+        self.by_key.insert(new.clone(), id);
+        for ticket in tickets {
+            self.rename(ticket, new.clone());
         }
     }
 

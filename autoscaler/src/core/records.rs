@@ -118,6 +118,7 @@ impl Records {
             return match update.news {
                 SessionNews::Ended => Ok(None),
                 SessionNews::Opened(_)
+                | SessionNews::Sessionless(_)
                 | SessionNews::Revived(_)
                 | SessionNews::RevivalFailed { .. }
                 | SessionNews::Asleep
@@ -203,7 +204,9 @@ fn is_blank(record: &SessionRecord) -> bool {
 
 fn change(record: &mut SessionRecord, news: &SessionNews) -> Result<(), Failure> {
     match news {
-        SessionNews::Opened(_) | SessionNews::RevivalFailed { retry: true } => {}
+        SessionNews::Opened(_)
+        | SessionNews::Sessionless(_)
+        | SessionNews::RevivalFailed { retry: true } => {}
         SessionNews::Revived(binding) => record.binding = Some(Some(binding.clone())),
         SessionNews::Asleep => record.binding = Some(None),
         SessionNews::LogLevel(level) => record.log_level = Some(short(level)?),

@@ -201,9 +201,22 @@ impl Core {
         if session.expires_at <= self.unix_now() {
             return Err(records::gone());
         }
-        if let SessionNews::Opened(_) = update.news {
-            self.opened(session);
-            return Ok(());
+        match update.news {
+            SessionNews::Opened(_) => {
+                self.opened(session);
+                return Ok(());
+            }
+            SessionNews::Sessionless(principal) => {
+                self.has_no_session(session, principal);
+                return Ok(());
+            }
+            SessionNews::Revived(_)
+            | SessionNews::RevivalFailed { .. }
+            | SessionNews::Asleep
+            | SessionNews::LogLevel(_)
+            | SessionNews::Subscribed(_)
+            | SessionNews::Unsubscribed(_)
+            | SessionNews::Ended => {}
         }
         let applied = self.records.apply(update);
         let result = applied.map(|changed| {
@@ -218,6 +231,7 @@ impl Core {
                 self.permit_over(session.key);
             }
             SessionNews::Opened(_)
+            | SessionNews::Sessionless(_)
             | SessionNews::Asleep
             | SessionNews::LogLevel(_)
             | SessionNews::Subscribed(_)

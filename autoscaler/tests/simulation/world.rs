@@ -239,6 +239,7 @@ impl World {
                     self.checks.end_permit(update.session.key);
                 }
                 SessionNews::Opened(_)
+                | SessionNews::Sessionless(_)
                 | SessionNews::Asleep
                 | SessionNews::LogLevel(_)
                 | SessionNews::Subscribed(_)

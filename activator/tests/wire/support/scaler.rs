@@ -271,7 +271,9 @@ impl Scaler for FakeScaler {
             .cloned()
             .unwrap_or_else(|| SessionRecord::new(&update.session));
         match update.news {
-            SessionNews::Opened(_) | SessionNews::RevivalFailed { retry: true } => return Ok(()),
+            SessionNews::Opened(_)
+            | SessionNews::Sessionless(_)
+            | SessionNews::RevivalFailed { retry: true } => return Ok(()),
             SessionNews::Revived(binding) => record.binding = Some(Some(binding)),
             SessionNews::RevivalFailed { retry: false } | SessionNews::Ended => record.ended = true,
             SessionNews::Asleep => record.binding = Some(None),

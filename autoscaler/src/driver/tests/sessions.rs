@@ -230,3 +230,21 @@ async fn records_are_there_after_a_restart() {
     let levels: Vec<_> = records.iter().filter_map(|r| r.log_level.clone()).collect();
     assert_eq!(levels, ["debug"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_issues_no_id_keeps_the_instance_of_the_handshake_for_its_principal() {
+    let bench = Bench::new(policy(Isolation::Session));
+    let opened = bench.claim(Purpose::Initialize).await.unwrap();
+    let key = opened.session.unwrap();
+    let update = SessionUpdate {
+        session: SessionRef { key, ..session(0) },
+        news: SessionNews::Sessionless(request(Purpose::Exchange).principal),
+    };
+    bench.scaler.record(update).await.unwrap();
+    let exchange = bench.claim(Purpose::Exchange).await.unwrap();
+    assert_eq!(exchange.instance.id, opened.instance.id);
+    // What is learned of the server spares the next handshake an instance of its own.
+    let again = bench.claim(Purpose::Initialize).await.unwrap();
+    assert_eq!(again.instance.id, opened.instance.id);
+    assert_eq!(bench.launches(), 1);
+}
