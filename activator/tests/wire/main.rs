@@ -6,6 +6,7 @@
 mod support;
 
 mod cold;
+mod docs;
 mod edge;
 mod ends;
 mod legacy;
