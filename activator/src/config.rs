@@ -29,6 +29,8 @@ pub struct ActivatorConfig {
     pub max_initialize_answer: usize,
     /// Silence on a legacy or listen stream after which a comment is sent.
     pub keep_alive: Duration,
+    /// Most streams that one principal may have open: GET, listen and 2024-11-05 together.
+    pub max_streams: usize,
     /// Bounds of everything that waits for an instance.
     pub hold: HoldBounds,
     /// Between two exchanges of a session that were held, at most: the second follows when the first is answered, or this
@@ -49,6 +51,7 @@ impl Default for ActivatorConfig {
             body_timeout: Duration::from_secs(30),
             max_initialize_answer: 4 << 20,
             keep_alive: Duration::from_secs(15),
+            max_streams: 4_096,
             hold: HoldBounds::default(),
             settle: Duration::from_millis(1),
             lost_grace: Duration::from_secs(2),

@@ -4,6 +4,7 @@
 //! in the critical section that leases are taken in, and acknowledged only afterwards, again whenever the count falls.
 //! Never: starts or stops anything, or takes silence of the control plane for an end.
 
+mod records;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -15,9 +16,7 @@ use std::{
 
 use mcp_gateway_api::{
     ids::{ActivatorId, InstanceId, SessionKey},
-    record::{
-        MAX_RECORD_TEXT, MAX_SUBSCRIPTIONS, SessionNews, SessionRecord, SessionUpdate, SharedRecord,
-    },
+    record::{SessionUpdate, SharedRecord},
     scaler::Scaler,
     slot::SlotKey,
     view::{InstanceView, Lookup, Service, Stamp, ViewEvent},
@@ -25,7 +24,8 @@ use mcp_gateway_api::{
 use parking_lot::{Mutex, RwLock};
 use tokio::{sync::watch, time::Instant};
 
-pub(crate) use self::report::Outbox;
+use self::records::Records;
+pub(crate) use self::{records::Number, report::Outbox};
 use crate::lease::{Entry, Lease, Life, NotNow, State};
 
 /// Instances remembered as gone; for older ones the leader is asked.
@@ -46,7 +46,7 @@ struct Inner {
     open: RwLock<HashMap<SlotKey, InstanceId>>,
     opened: watch::Sender<()>,
     gone: Mutex<Gone>,
-    records: RwLock<HashMap<SessionKey, SharedRecord>>,
+    records: RwLock<Records>,
     record_listeners: RwLock<Vec<RecordListener>>,
     outbox: Arc<Outbox>,
 }
@@ -157,7 +157,7 @@ impl Directory {
     /// The record of a session, if there is news of it.
     #[must_use]
     pub fn record(&self, key: &SessionKey) -> Option<SharedRecord> {
-        self.inner.records.read().get(key).map(Arc::clone)
+        self.inner.records.read().get(key)
     }
 
     /// Calls `listener` for each record that is new or changed, from whoever applies it; it must not block.
@@ -165,12 +165,18 @@ impl Directory {
         self.inner.record_listeners.write().push(Box::new(listener));
     }
 
-    /// Takes in what this activator itself has just recorded, ahead of the view's echo.
-    pub fn learn(&self, update: &SessionUpdate) {
-        let old = self.record(&update.session.key);
-        if let Some(record) = learned(old.as_deref(), update) {
-            self.keep_record(Arc::new(record));
-        }
+    /// Takes in what this activator itself records, ahead of the view's echo; [`Directory::settle`] is to follow.
+    pub fn learn(&self, update: &SessionUpdate) -> Option<Number> {
+        // Read, thought about and written under one lock: of two that learn at once neither is lost.
+        let learned = self.inner.records.write().learn(update);
+        let (number, record) = learned?;
+        self.tell_listeners(&record);
+        Some(number)
+    }
+
+    /// The control plane has answered whether it keeps that piece of news.
+    pub(crate) fn settle(&self, key: &SessionKey, number: Number, kept: bool) {
+        self.inner.records.write().settle(key, number, kept);
     }
 
     /// Takes in the instance that a claim answered with, which may be ahead of the view.
@@ -221,7 +227,7 @@ impl Directory {
             } => self.remove(instance, stamp),
             ViewEvent::Record(record) => self.keep_record(record),
             ViewEvent::Forget(key) => {
-                self.inner.records.write().remove(&key);
+                self.inner.records.write().forget(&key);
             }
         }
     }
@@ -247,10 +253,7 @@ impl Directory {
                 self.remove(id, stamp);
             }
             let listed: HashSet<SessionKey> = records.iter().map(|record| record.key).collect();
-            self.inner
-                .records
-                .write()
-                .retain(|key, _| listed.contains(key));
+            self.inner.records.write().keep_only(&listed);
         }
         for view in instances {
             self.apply_claimed(view);
@@ -316,50 +319,23 @@ impl Directory {
     }
 
     fn keep_record(&self, record: SharedRecord) {
-        {
-            let mut records = self.inner.records.write();
-            let ended = records.get(&record.key).is_some_and(|old| old.ended);
-            // An echo of older news must not bring an ended session back.
-            if ended && !record.ended {
-                return;
-            }
-            records.insert(record.key, Arc::clone(&record));
-        }
-        for listener in self.inner.record_listeners.read().iter() {
-            listener(&record);
+        let changed = self.inner.records.write().tell(record);
+        if let Some(record) = changed {
+            self.tell_listeners(&record);
         }
     }
-}
 
-/// A record after a piece of news; `None` when the news makes no difference to it.
-fn learned(old: Option<&SessionRecord>, update: &SessionUpdate) -> Option<SessionRecord> {
-    let mut record = old
-        .cloned()
-        .unwrap_or_else(|| SessionRecord::new(&update.session));
-    match &update.news {
-        SessionNews::Opened(_)
-        | SessionNews::Sessionless(_)
-        | SessionNews::RevivalFailed { retry: true } => return None,
-        SessionNews::Revived(binding) => record.binding = Some(Some(binding.clone())),
-        SessionNews::Asleep => record.binding = Some(None),
-        SessionNews::LogLevel(level) if level.len() <= MAX_RECORD_TEXT => {
-            record.log_level = Some(level.clone());
-        }
-        SessionNews::Subscribed(uri)
-            if uri.len() <= MAX_RECORD_TEXT
-                && record.subscriptions.len() < MAX_SUBSCRIPTIONS
-                && !record.subscriptions.contains(uri) =>
-        {
-            record.subscriptions.push(uri.clone());
-        }
-        SessionNews::LogLevel(_) | SessionNews::Subscribed(_) => return None,
-        SessionNews::Unsubscribed(uri) => record.subscriptions.retain(|known| known != uri),
-        SessionNews::Ended | SessionNews::RevivalFailed { retry: false } => {
-            record = SessionRecord {
-                ended: true,
-                ..SessionRecord::new(&update.session)
-            };
+    /// Call now and then: the view is believed again where it had time enough to tell.
+    fn tidy(&self) {
+        let changed = self.inner.records.write().tidy();
+        for record in changed {
+            self.tell_listeners(&record);
         }
     }
-    Some(record)
+
+    fn tell_listeners(&self, record: &SharedRecord) {
+        for listener in self.inner.record_listeners.read().iter() {
+            listener(record);
+        }
+    }
 }

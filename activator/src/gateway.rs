@@ -9,12 +9,13 @@ use crate::{
     auth::Authenticate,
     config::ActivatorConfig,
     directory::Directory,
-    exchange::turn::Turns,
+    exchange::{news::Writing, turn::Turns},
     forward::{outlive::Abandoned, resumed::Resumptions, upstream::Upstreams},
     hold::Holds,
     memory::Memory,
     session::{Sessions, sealed::Sealer},
     sse_transport::channel::Channels,
+    streams::share::Shares,
 };
 
 /// Sessions remembered here while nothing of them is pending; forgetting one costs nothing but its age.
@@ -52,8 +53,12 @@ pub struct Shared {
     pub(crate) turns: Turns,
     pub(crate) abandoned: Abandoned,
     pub(crate) resumptions: Resumptions,
+    /// News of sessions on its way to the control plane.
+    pub(crate) writing: Writing,
     /// Open 2024-11-05 streams.
     pub(crate) channels: Channels,
+    /// Open streams of any kind, by principal.
+    pub(crate) shares: Shares,
     /// Cancelled when the gateway begins to shut down: nothing new is taken, nothing waits any longer.
     pub(crate) closing: CancellationToken,
     /// Cancelled when what is still open must end.
@@ -73,7 +78,9 @@ impl Gateway {
             turns: Turns::default(),
             abandoned: Abandoned::default(),
             resumptions: Resumptions::default(),
+            writing: Writing::default(),
             channels: Channels::default(),
+            shares: Shares::new(config.max_streams),
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),

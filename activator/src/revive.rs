@@ -22,6 +22,7 @@ use crate::{
     exchange::{
         Exchange,
         initialize::{Promise, promise},
+        news,
         opened::{self, Opened},
     },
     forward::{self, Marks, Outbound, answer::Answer, outlive::Outliving},
@@ -137,9 +138,8 @@ impl Replay {
             session: self.about.clone(),
             news,
         };
-        self.gateway.deps.scaler.record(update.clone()).await?;
-        self.gateway.deps.directory.learn(&update);
-        Ok(())
+        // Behind what was recorded before: that the session sleeps must not be written after that it was revived.
+        news::kept(&self.gateway, update).await
     }
 
     async fn replay(&mut self) -> Result<UpstreamSession, Failed> {

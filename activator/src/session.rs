@@ -6,9 +6,11 @@
 //! Never: routes (that is `directory`), or ends a session on its own account.
 
 pub mod activity;
+mod beyond;
 pub mod handshake;
 pub mod keyring;
 pub mod sealed;
+mod state;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -24,8 +26,12 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::activity::Pending;
 pub use self::ticket::StreamTicket;
+use self::{
+    activity::Pending,
+    beyond::Beyond,
+    state::{State, hash},
+};
 use crate::{
     directory::Directory,
     lease::Lease,
@@ -33,11 +39,6 @@ use crate::{
     sse::{EventSummary, Seen},
 };
 
-/// Event ids remembered for each session, as hashes.
-const EVENTS_REMEMBERED: usize = 256;
-
-/// Requests remembered for each session whose responses were lost with their instance.
-const UNANSWERED_REMEMBERED: usize = 64;
 /// Between two searches for entries to forget in a full table.
 const MAKE_ROOM: Duration = Duration::from_secs(1);
 
@@ -47,6 +48,7 @@ pub struct Sessions {
     table: Arc<DashMap<SessionKey, Arc<Session>>>,
     most: usize,
     room_made: Arc<Mutex<Option<Instant>>>,
+    beyond: Arc<Mutex<Beyond>>,
 }
 
 /// One session.
@@ -57,19 +59,6 @@ pub struct Session {
     changed: Notify,
 }
 
-struct State {
-    binding: Option<SessionBinding>,
-    pending: Pending<Lease>,
-    events: VecDeque<u64>,
-    // Whose responses were to pass on another stream and were lost with the instance.
-    unanswered: Vec<RequestId>,
-    // The newest client stream's number; an older stream that sees another number ends.
-    stream: u64,
-    streams_open: u32,
-    streams_parked: u32,
-    used_at: Instant,
-}
-
 impl Sessions {
     /// An empty table of at most `most` sessions with nothing pending.
     #[must_use]
@@ -78,6 +67,7 @@ impl Sessions {
             table: Arc::default(),
             most,
             room_made: Arc::default(),
+            beyond: Arc::default(),
         }
     }
 
@@ -93,17 +83,34 @@ impl Sessions {
         });
     }
 
-    /// The session's entry, made if need be. Should the table be full of busy ones, an entry that nobody else finds.
+    /// The session's entry, made if need be. Should the table be full of busy ones, one that lives only while somebody has it
+    /// in hand.
     #[must_use]
     pub fn enter(&self, about: &SessionRef) -> Arc<Session> {
         if let Some(known) = self.get(&about.key) {
             return known;
         }
         if self.table.len() >= self.most && !self.make_room() {
-            return Arc::new(Session::new(about.clone()));
+            return self.beyond.lock().enter(about);
         }
         let entry = self.table.entry(about.key);
         Arc::clone(&entry.or_insert_with(|| Arc::new(Session::new(about.clone()))))
+    }
+
+    /// As [`Self::enter`], unless the session has `ended`, which is looked at last: an end that comes before that look is
+    /// seen by it, and one that comes after finds the entry.
+    #[must_use]
+    pub fn enter_unless(
+        &self,
+        about: &SessionRef,
+        ended: impl FnOnce() -> bool,
+    ) -> Option<Arc<Session>> {
+        let session = self.enter(about);
+        if ended() {
+            self.end(&about.key);
+            return None;
+        }
+        Some(session)
     }
 
     fn make_room(&self) -> bool {
@@ -119,12 +126,14 @@ impl Sessions {
     /// The session's entry, if there is one.
     #[must_use]
     pub fn get(&self, key: &SessionKey) -> Option<Arc<Session>> {
-        self.table.get(key).map(|found| Arc::clone(&found))
+        let found = self.table.get(key).map(|found| Arc::clone(&found));
+        found.or_else(|| self.beyond.lock().get(key))
     }
 
     /// The session has ended: its streams close, its leases are given back.
     pub fn end(&self, key: &SessionKey) {
-        if let Some((_, session)) = self.table.remove(key) {
+        let found = self.table.remove(key).map(|(_, session)| session);
+        if let Some(session) = found.or_else(|| self.beyond.lock().remove(key)) {
             session.ended.cancel();
             session.state.lock().pending.clear();
             session.changed.notify_waiters();
@@ -378,39 +387,4 @@ impl Session {
             .is_empty()
             .then(|| now.saturating_duration_since(state.used_at))
     }
-}
-
-impl State {
-    /// Whether the binding changed. Event ids and pending requests belong to the one before.
-    fn bind(&mut self, binding: Option<&SessionBinding>) -> bool {
-        if self.binding.as_ref() == binding {
-            return false;
-        }
-        self.keep_unanswered();
-        self.binding = binding.cloned();
-        self.pending.clear();
-        self.events = VecDeque::new();
-        true
-    }
-
-    /// Whether there is something to tell.
-    fn keep_unanswered(&mut self) -> bool {
-        let lost = self.pending.unanswered(Lease::is_over);
-        let room = UNANSWERED_REMEMBERED.saturating_sub(self.unanswered.len());
-        self.unanswered.extend(lost.into_iter().take(room));
-        !self.unanswered.is_empty()
-    }
-
-    fn saw(&mut self, event_id: &str) {
-        if self.events.len() == EVENTS_REMEMBERED {
-            self.events.pop_front();
-        }
-        self.events.push_back(hash(event_id));
-    }
-}
-
-fn hash(event_id: &str) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    static KEYS: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
-    KEYS.hash_one(event_id)
 }

@@ -25,7 +25,12 @@ use mcp_gateway_api::{
 };
 
 use self::{channel::Channel, stream::ChannelStream};
-use crate::{caller::Caller, error::Refusal, gateway::Gateway, streams::event_stream};
+use crate::{
+    caller::Caller,
+    error::Refusal,
+    gateway::Gateway,
+    streams::{event_stream, right::Right},
+};
 
 /// `GET /adapters/{backend}/sse`.
 pub(crate) async fn get(
@@ -47,8 +52,10 @@ pub(crate) fn open(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Failure> {
     speaks(caller)?;
+    let right = Right::of(gateway, caller)?;
     let (channel, inbox) = Channel::open(gateway, caller, headers)?;
-    let stream = ChannelStream::new(gateway.clone(), channel, inbox, endpoint(gateway, caller));
+    let endpoint = endpoint(gateway, caller);
+    let stream = ChannelStream::new(gateway.clone(), channel, inbox, right, endpoint);
     Ok(event_stream(None, stream))
 }
 

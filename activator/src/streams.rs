@@ -9,7 +9,9 @@ pub(crate) mod attached;
 mod get;
 pub(crate) mod legacy;
 pub(crate) mod listen;
+pub(crate) mod right;
 mod sessionless;
+pub(crate) mod share;
 
 use std::{future::Future, io};
 

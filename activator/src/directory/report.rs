@@ -113,7 +113,10 @@ impl Reporter {
                     None => return,
                 },
                 () = outbox.drained.notified() => self.acknowledge(&outbox).await,
-                _ = full.tick() => self.report_all().await,
+                _ = full.tick() => {
+                    self.directory.tidy();
+                    self.report_all().await;
+                }
                 () = outbox.changed.notified(), if gather_until.is_none() => {
                     gather_until = Some(Instant::now() + GATHER);
                 }

@@ -6,7 +6,7 @@ use mcp_gateway_api::{
     claim::{ClaimRequest, Claimed},
     failure::{Failure, FailureKind},
     ids::{BackendName, Generation, TenantName, UpstreamSession},
-    record::{SessionBinding, SessionRef},
+    record::{SessionBinding, SessionNews, SessionRef},
     slot::{Owner, SlotKey},
     view::{Endpoint, Reach, Service},
 };

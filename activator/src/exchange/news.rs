@@ -1,9 +1,20 @@
-//! What a server's answer tells the gateway beyond passing: told once, when the answer is a result.
+//! What a server's answer tells the gateway beyond passing: told once, when the answer is a result. And how news of
+//! sessions reaches the control plane: of each session in the order in which it happened.
+
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use mcp_gateway_api::record::{SessionNews, SessionRef, SessionUpdate};
+use mcp_gateway_api::{
+    failure::Failure,
+    ids::SessionKey,
+    record::{SessionNews, SessionRef, SessionUpdate},
+};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::{
+    directory::Number,
+    forward,
     gateway::Gateway,
     memory::MemoryKey,
     message::{Message, Request},
@@ -49,14 +60,113 @@ impl News {
     }
 }
 
+/// Most news of one session that waits to be written; beyond it what is only nice to have is forgotten.
+const MOST_WAITING: usize = 256;
+
+/// News on its way to the control plane: of each session one piece after the other, so that what happened later is also
+/// known later. A session is in the table exactly while something of it is being written.
+#[derive(Default)]
+pub(crate) struct Writing(Mutex<HashMap<SessionKey, VecDeque<Job>>>);
+
+struct Job {
+    update: SessionUpdate,
+    /// By which the own table knows it, if it does already.
+    number: Option<Number>,
+    reply: Option<oneshot::Sender<Result<(), Failure>>>,
+}
+
 /// Writes news of a session without keeping anybody waiting. The own table knows at once.
 pub(crate) fn record(gateway: &Gateway, update: SessionUpdate) {
-    gateway.deps.directory.learn(&update);
-    let scaler = std::sync::Arc::clone(&gateway.deps.scaler);
-    gateway.tasks.spawn(async move {
-        let backend = update.session.backend.clone();
-        if let Err(failure) = scaler.record(update).await {
-            tracing::warn!(%backend, why = failure.private, "news of a session was not kept: {failure}");
-        }
-    });
+    let mut writing = gateway.writing.0.lock();
+    // Under the lock, so that the own table learns in the order in which the control plane does.
+    let number = gateway.deps.directory.learn(&update);
+    let job = Job {
+        update,
+        number,
+        reply: None,
+    };
+    enqueue(gateway, &mut writing, job);
 }
+
+/// Writes news of a session, after all news of it that came before, and waits until it is kept. The own table knows then.
+///
+/// # Errors
+/// What the control plane answers.
+pub(crate) async fn kept(gateway: &Gateway, update: SessionUpdate) -> Result<(), Failure> {
+    let (reply, answer) = oneshot::channel();
+    let job = Job {
+        update,
+        number: None,
+        reply: Some(reply),
+    };
+    enqueue(gateway, &mut gateway.writing.0.lock(), job);
+    answer
+        .await
+        .unwrap_or_else(|_dropped| Err(forward::shutting_down()))
+}
+
+fn enqueue(gateway: &Gateway, writing: &mut HashMap<SessionKey, VecDeque<Job>>, job: Job) {
+    let key = job.update.session.key;
+    if let Some(queue) = writing.get_mut(&key) {
+        if queue.len() < MOST_WAITING || matters(&job.update.news) {
+            queue.push_back(job);
+        } else {
+            if let Some(number) = job.number {
+                gateway.deps.directory.settle(&key, number, false);
+            }
+            tracing::warn!(backend = %job.update.session.backend, "news of a session was not kept: too much of it waits");
+        }
+        return;
+    }
+    // A stream may be dropped when the runtime is gone, and then there is nobody to be told.
+    if tokio::runtime::Handle::try_current().is_ok() {
+        writing.insert(key, VecDeque::from([job]));
+        let owner = gateway.clone();
+        gateway.tasks.spawn(async move { write(&owner, key).await });
+    }
+}
+
+/// Whether a session would go wrong, and not only lose a setting at its revival, if this were forgotten.
+const fn matters(news: &SessionNews) -> bool {
+    !matches!(
+        news,
+        SessionNews::LogLevel(_) | SessionNews::Subscribed(_) | SessionNews::Unsubscribed(_)
+    )
+}
+
+async fn write(gateway: &Gateway, key: SessionKey) {
+    loop {
+        let job = {
+            let mut writing = gateway.writing.0.lock();
+            let job = writing.get_mut(&key).and_then(VecDeque::pop_front);
+            if job.is_none() {
+                writing.remove(&key);
+            }
+            job
+        };
+        let Some(job) = job else { return };
+        let backend = job.update.session.backend.clone();
+        let outcome = gateway.deps.scaler.record(job.update.clone()).await;
+        let directory = &gateway.deps.directory;
+        let number = match (&job.reply, &outcome) {
+            (Some(_), Ok(())) => directory.learn(&job.update),
+            (Some(_), Err(_)) | (None, _) => job.number,
+        };
+        if let Some(number) = number {
+            directory.settle(&key, number, outcome.is_ok());
+        }
+        match (job.reply, outcome) {
+            (Some(reply), outcome) => {
+                // Whoever waited may have left.
+                let _left = reply.send(outcome);
+            }
+            (None, Err(failure)) => {
+                tracing::warn!(%backend, why = failure.private, "news of a session was not kept: {failure}");
+            }
+            (None, Ok(())) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -64,12 +64,14 @@ pub(crate) fn open(
     let sealed = opened.map_err(|_told_nobody| gone())?;
     let about = sealed.about(caller.backend.policy.session_lifetime);
     let foreign = sealed.backend != caller.backend.name || sealed.tenant != caller.principal.tenant;
-    let record = gateway.deps.directory.record(&about.key);
-    let ended = record.is_some_and(|record| record.ended);
-    if foreign || ended || about.expires_at <= unix_now() {
+    let record = || gateway.deps.directory.record(&about.key);
+    let ended = || record().is_some_and(|record| record.ended);
+    if foreign || ended() || about.expires_at <= unix_now() {
         return Err(gone());
     }
-    let session = gateway.sessions.enter(&about);
+    // It may end between that look and this.
+    let session = gateway.sessions.enter_unless(&about, ended);
+    let session = session.ok_or_else(gone)?;
     Ok(Opened {
         sealed,
         about,

@@ -1,6 +1,7 @@
 //! Whose slot an exchange without session is for.
 
-use mcp_gateway_api::slot::SlotKey;
+use http::HeaderValue;
+use mcp_gateway_api::{policy::Isolation, slot::SlotKey};
 
 use crate::caller::Caller;
 
@@ -13,4 +14,17 @@ pub(crate) fn slot_of(caller: &Caller) -> SlotKey {
         caller.principal.id,
         None,
     )
+}
+
+/// Who a bridge keeps apart, as the slot does.
+pub(crate) fn owner_of(caller: &Caller) -> Option<HeaderValue> {
+    let text = match caller.backend.policy.isolation {
+        Isolation::Session => {
+            let id = caller.principal.id.0;
+            id.iter().map(|byte| format!("{byte:02x}")).collect()
+        }
+        Isolation::Tenant => caller.principal.tenant.as_str().to_owned(),
+        Isolation::Shared => return None,
+    };
+    HeaderValue::from_str(&text).ok()
 }

@@ -136,3 +136,19 @@ async fn what_is_on_its_way_can_no_longer_be_called_off_here() {
     assert!(turn.commit());
     assert!(!turns.cancel(&key, &crate::message::RequestId::parse("1").unwrap()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_that_wait_under_one_id_are_each_called_off() {
+    let turns = Turns::default();
+    let key = SessionKey::random();
+    let message = classify(br#"{"jsonrpc":"2.0","id":1,"method":"x"}"#).unwrap();
+    let one = crate::message::RequestId::parse("1").unwrap();
+    let (first, second) = (turns.queue(key, &message), turns.queue(key, &message));
+    let (a, b) = (first.cancelled(), second.cancelled());
+    assert!(turns.cancel(&key, &one));
+    assert!(a.is_cancelled() && b.is_cancelled());
+    let (third, fourth) = (turns.queue(key, &message), turns.queue(key, &message));
+    drop(third);
+    assert!(turns.cancel(&key, &one), "the other still waits");
+    assert!(fourth.cancelled().is_cancelled());
+}

@@ -4,12 +4,9 @@
 //! Invariant: a session is in the table exactly while somebody waits or holds the turn; a warm session costs one look at
 //! an empty table.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use dashmap::DashMap;
@@ -32,8 +29,15 @@ pub(crate) struct Turns {
 struct Queue {
     turn: Arc<tokio::sync::Mutex<()>>,
     waiting: AtomicUsize,
-    // Requests that wait, by id.
-    held: Mutex<HashMap<RequestId, CancellationToken>>,
+    // Requests that wait. Should a client use an id twice each is its own, and a cancellation means both.
+    held: Mutex<Vec<Held>>,
+    places: AtomicU64,
+}
+
+struct Held {
+    place: u64,
+    id: RequestId,
+    cancelled: CancellationToken,
 }
 
 /// A place in a session's queue.
@@ -42,7 +46,7 @@ pub(crate) struct Place {
     all: Arc<AtomicUsize>,
     key: SessionKey,
     queue: Arc<Queue>,
-    ids: Vec<RequestId>,
+    number: u64,
     cancelled: CancellationToken,
 }
 
@@ -70,21 +74,21 @@ impl Turns {
         };
         let cancelled = CancellationToken::new();
         // One request of a batch cannot be called off without the others: its cancellation follows it upstream.
-        let ids: Vec<RequestId> = match message {
-            Message::Request(request) => vec![request.id.clone()],
-            Message::Notification(_) | Message::Response(_) | Message::Batch(_) => Vec::new(),
-        };
-        let mut held = queue.held.lock();
-        for id in &ids {
-            held.insert(id.clone(), cancelled.clone());
+        let number = queue.places.fetch_add(1, Ordering::Relaxed);
+        match message {
+            Message::Request(request) => queue.held.lock().push(Held {
+                place: number,
+                id: request.id.clone(),
+                cancelled: cancelled.clone(),
+            }),
+            Message::Notification(_) | Message::Response(_) | Message::Batch(_) => {}
         }
-        drop(held);
         Place {
             turns: Arc::clone(&self.queues),
             all: Arc::clone(&self.waiting),
             key,
             queue,
-            ids,
+            number,
             cancelled,
         }
     }
@@ -92,11 +96,10 @@ impl Turns {
     /// Calls off a waiting request; whether there was one.
     pub(crate) fn cancel(&self, key: &SessionKey, id: &RequestId) -> bool {
         let queue = self.queues.get(key).map(|queue| Arc::clone(&queue));
-        let waiting = queue.and_then(|queue| queue.held.lock().remove(id));
-        waiting.is_some_and(|token| {
-            token.cancel();
-            true
-        })
+        let Some(queue) = queue else { return false };
+        let mut held = queue.held.lock();
+        let called_off = held.extract_if(.., |one| one.id == *id);
+        called_off.map(|one| one.cancelled.cancel()).count() > 0
     }
 }
 
@@ -104,6 +107,12 @@ impl Place {
     /// Resolves when the client has called the exchange off.
     pub(crate) fn cancelled(&self) -> CancellationToken {
         self.cancelled.clone()
+    }
+
+    /// It can be called off here no longer.
+    fn leave(&self) {
+        let mut held = self.queue.held.lock();
+        held.retain(|one| one.place != self.number);
     }
 
     /// Waits for the turn. From here on the exchange can no longer be called off here only if [`Turn::commit`] says so.
@@ -120,22 +129,14 @@ impl Turn {
     /// The exchange goes upstream now: a cancellation must follow it there. False when it was called off before.
     pub(crate) fn commit(&self) -> bool {
         let place = &self._place;
-        let mut held = place.queue.held.lock();
-        for id in &place.ids {
-            held.remove(id);
-        }
+        place.leave();
         !place.cancelled.is_cancelled()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        {
-            let mut held = self.queue.held.lock();
-            for id in &self.ids {
-                held.remove(id);
-            }
-        }
+        self.leave();
         self.queue.waiting.fetch_sub(1, Ordering::AcqRel);
         self.turns.remove_if(&self.key, |_key, queue| {
             queue.waiting.load(Ordering::Acquire) == 0

@@ -6,7 +6,7 @@ use mcp_gateway_api::{
     view::{Endpoint, InstanceView, Reach, Service, Stamp, ViewEvent},
 };
 
-use super::*;
+use super::{state::EVENTS_REMEMBERED, *};
 use crate::{message::classify, sse::Scanner};
 
 const ONE: InstanceId = InstanceId(1);
@@ -228,4 +228,32 @@ async fn a_table_full_of_busy_sessions_grows_no_further() {
     tokio::time::advance(MAKE_ROOM).await;
     let _new = sessions.enter(&about(9));
     assert_eq!(sessions.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_found_no_room_is_found_again_and_can_be_ended() {
+    let sessions = Sessions::new(1);
+    let _busy = sessions.enter(&about(1));
+    let late = sessions.enter(&about(2));
+    assert_eq!(sessions.len(), 1);
+    assert!(Arc::ptr_eq(&late, &sessions.enter(&about(2))));
+    sessions.end(&about(2).key);
+    assert!(late.ended().is_cancelled());
+    for key in 3..200 {
+        drop(sessions.enter(&about(key)));
+    }
+    assert!(sessions.get(&about(150).key).is_none(), "nobody has it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_while_it_is_entered_leaves_no_entry() {
+    let sessions = Sessions::new(100);
+    let entered = sessions.enter_unless(&about(1), || {
+        // Another thread's end comes just before the look, and after the entry was made.
+        sessions.end(&about(1).key);
+        let _made_again = sessions.enter(&about(1));
+        true
+    });
+    assert!(entered.is_none() && sessions.is_empty());
+    assert!(sessions.enter_unless(&about(1), || false).is_some());
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Session;
+use crate::message::RequestId;
 
 /// A client's GET stream in a session; dropped when it ends.
 pub struct StreamTicket {
@@ -27,6 +28,16 @@ impl Session {
             number,
             parked: false,
         }
+    }
+
+    /// As [`Session::unanswered`], with those that still could be answered: the client's stream ends now.
+    #[must_use]
+    pub fn cut(&self) -> Vec<RequestId> {
+        let mut state = self.state.lock();
+        let waiting = state.pending.unanswered(|_lease| true);
+        let mut all = std::mem::take(&mut state.unanswered);
+        all.extend(waiting);
+        all
     }
 }
 

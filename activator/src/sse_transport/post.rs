@@ -32,7 +32,7 @@ use crate::{
         opened, ping,
         turn::Turn,
     },
-    forward::{self, request::SentBody},
+    forward::{self, outlive::Outliving, request::SentBody},
     gateway::Gateway,
     lease::Lease,
     message::{self, Message, RequestId},
@@ -123,7 +123,9 @@ async fn answer(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Answered {
             Found::Answered => return Ok(accepted()),
         };
         if begin(x, channel, &ready) {
-            return send(x, ready).await;
+            // A client that leaves before the 202 has not cancelled: the message is delivered and accounted for.
+            let sending = Box::pin(send(Arc::clone(x), ready));
+            return Outliving::new(&x.gateway, sending).await;
         }
     }
     Err(forward::lost())
@@ -139,7 +141,7 @@ async fn ready(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Found, Failu
     let warm = !x.gateway.turns.is_busy(&channel.key);
     let found = match warm.then(|| awake(x, channel)).flatten() {
         Some(ready) => Some(ready),
-        None if x.message.is_silent() => behind(x, channel).await,
+        None if x.message.is_silent() => behind(x, channel).await?,
         None => match ping(&x.message) {
             Some(id) => {
                 channel.tell(ToStream::Say(pong(id))).await;
@@ -196,37 +198,44 @@ pub(super) fn awake(x: &Exchange, channel: &Channel) -> Option<Ready> {
 }
 
 /// What wakes nothing waits for a wake that is under way.
-async fn behind(x: &Exchange, channel: &Channel) -> Option<Ready> {
+///
+/// # Errors
+/// `Overloaded`: no more may wait.
+async fn behind(x: &Exchange, channel: &Channel) -> Result<Option<Ready>, Failure> {
     if !x.gateway.turns.is_busy(&channel.key) {
-        return None;
+        return Ok(None);
     }
+    let _held = claim::hold(x, &slot_of(x, channel))?;
     let place = x.gateway.turns.queue(channel.key, &x.message);
     let until = x.arrived + x.caller.backend.policy.hold_timeout;
     let turn = tokio::select! {
-        turn = tokio::time::timeout_at(until, place.turn()) => turn.ok()?,
-        () = channel.closed.cancelled() => return None,
-        () = x.gateway.closing.cancelled() => return None,
+        turn = tokio::time::timeout_at(until, place.turn()) => turn.ok(),
+        () = channel.closed.cancelled() => None,
+        () = x.gateway.closing.cancelled() => None,
     };
-    let ready = awake(x, channel)?;
-    Some(Ready {
-        turn: Some(turn),
-        ..ready
-    })
+    let ready = turn.and_then(|turn| {
+        let turn = Some(turn);
+        awake(x, channel).map(|ready| Ready { turn, ..ready })
+    });
+    Ok(ready)
+}
+
+/// What its messages wait for.
+fn slot_of(x: &Exchange, channel: &Channel) -> SlotKey {
+    let known = channel.state.lock().about.as_ref().map(|about| about.key);
+    SlotKey::of(
+        &x.caller.backend.name,
+        x.caller.backend.policy.isolation,
+        &x.caller.principal.tenant,
+        x.caller.principal.id,
+        known,
+    )
 }
 
 /// Waits for an instance; `None` when the client called the request off meanwhile.
 async fn cold(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Option<Ready>, Failure> {
     let policy = &x.caller.backend.policy;
-    let known = channel.state.lock().about.as_ref().map(|about| about.key);
-    let (tenant, principal) = (&x.caller.principal.tenant, x.caller.principal.id);
-    let slot = SlotKey::of(
-        &x.caller.backend.name,
-        policy.isolation,
-        tenant,
-        principal,
-        known,
-    );
-    let _held = claim::hold(x, &slot)?;
+    let _held = claim::hold(x, &slot_of(x, channel))?;
     let place = x.gateway.turns.queue(channel.key, &x.message);
     let called_off = place.cancelled();
     let work = async {
@@ -252,8 +261,28 @@ async fn cold(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Option<Ready>
     }
 }
 
-async fn send(x: &Exchange, ready: Ready) -> Answered {
+/// Takes a message's requests off what is pending, unless it was delivered.
+struct Undelivered<'a> {
+    session: Arc<Session>,
+    message: &'a Message,
+    delivered: bool,
+}
+
+impl Drop for Undelivered<'_> {
+    fn drop(&mut self) {
+        if !self.delivered {
+            self.session.answered(self.message);
+        }
+    }
+}
+
+async fn send(x: Arc<Exchange>, ready: Ready) -> Answered {
     let deadline = x.deadline();
+    let mut pending = Undelivered {
+        session: ready.session,
+        message: &x.message,
+        delivered: false,
+    };
     let passed = headers::to_server(&x.headers);
     let body = SentBody::new(x.body.clone());
     let request = dial::posting(ready.lease.view(), &ready.binding, passed, body);
@@ -266,17 +295,8 @@ async fn send(x: &Exchange, ready: Ready) -> Answered {
     };
     // Answers of this transport come at once: from here on the next message may go.
     drop(ready.turn);
-    let response = match sent {
-        Ok(response) => response,
-        Err(failure) => {
-            ready.session.answered(&x.message);
-            return Err(failure);
-        }
-    };
-    let (head, body) = response.into_parts();
-    if !head.status.is_success() {
-        ready.session.answered(&x.message);
-    }
+    let (head, body) = sent?.into_parts();
+    pending.delivered = head.status.is_success();
     pass_on(Box::new(head), body).await
 }
 

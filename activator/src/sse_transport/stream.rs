@@ -11,7 +11,7 @@ use tokio::{
 
 use super::channel::{Channel, ToStream};
 use crate::{
-    exchange::initialize::promise,
+    exchange::{initialize::promise, opened},
     forward,
     gateway::Gateway,
     message::RequestId,
@@ -21,6 +21,7 @@ use crate::{
         KEEP_ALIVE, Source,
         attached::{Attached, Passed},
         broken_off, error_events,
+        right::Right,
     },
 };
 
@@ -39,6 +40,7 @@ pub(super) struct ChannelStream {
     // The bytes since the `initialize` went upstream, until its result has passed.
     opening: Vec<Bytes>,
     last: Instant,
+    right: Right,
     // What was to be said at the end has been said.
     over: bool,
 }
@@ -48,7 +50,7 @@ enum Heard {
     Passed(Passed),
     Quiet,
     Changed,
-    Over,
+    Over(Failure),
 }
 
 impl ChannelStream {
@@ -56,6 +58,7 @@ impl ChannelStream {
         gateway: Gateway,
         channel: Arc<Channel>,
         inbox: mpsc::Receiver<ToStream>,
+        right: Right,
         endpoint: String,
     ) -> Self {
         let name = channel.name();
@@ -69,6 +72,7 @@ impl ChannelStream {
             said: VecDeque::new(),
             opening: Vec::new(),
             last: Instant::now(),
+            right,
             over: false,
         }
     }
@@ -108,9 +112,10 @@ impl ChannelStream {
         };
         tokio::select! {
             biased;
-            () = self.gateway.cut.cancelled() => Heard::Over,
-            () = self.channel.closed.cancelled() => Heard::Over,
-            () = ended => Heard::Over,
+            () = self.gateway.cut.cancelled() => Heard::Over(forward::shutting_down()),
+            () = self.channel.closed.cancelled() => Heard::Over(opened::gone()),
+            () = ended => Heard::Over(opened::gone()),
+            () = self.right.over() => Heard::Over(opened::gone()),
             told = self.inbox.recv() => Heard::Told(told),
             passed = passed => Heard::Passed(passed),
             () = changed => Heard::Changed,
@@ -138,7 +143,7 @@ impl ChannelStream {
             }
             Heard::Told(Some(ToStream::Say(event))) => self.said.push_back(event),
             // The channel itself keeps a sender.
-            Heard::Told(None) | Heard::Over => {}
+            Heard::Told(None) | Heard::Over(_) => {}
             Heard::Passed(Passed::Bytes(bytes, events)) => self.passed(bytes, &events),
             Heard::Passed(Passed::Service(_)) => {}
             Heard::Passed(Passed::Ended | Passed::Lost) => self.lost(&forward::lost())?,
@@ -251,10 +256,10 @@ impl Source for ChannelStream {
                 return Some(Ok(bytes));
             }
             match self.hear().await {
-                Heard::Over if self.over => return None,
-                Heard::Over => {
+                Heard::Over(_) if self.over => return None,
+                Heard::Over(failure) => {
                     self.over = true;
-                    let told = self.lost(&forward::shutting_down());
+                    let told = self.lost(&failure);
                     if let Err(error) = told {
                         return Some(Err(error));
                     }

@@ -1,8 +1,9 @@
 //! Waking a channel's server: claim, open its stream, replay the handshake if there was one, hand the stream over.
 //!
-//! Done by whoever has the channel's turn. Once an instance is claimed the rest is finished in any case.
+//! Done by whoever has the channel's turn. Once an instance is claimed the rest goes on without the client, but not for
+//! longer than a client would have waited.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mcp_gateway_api::{
     claim::{Purpose, Standing},
@@ -11,6 +12,7 @@ use mcp_gateway_api::{
     policy::OnIdle,
     record::{SessionNews, SessionRef, SessionUpdate},
 };
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     channel::{Channel, ToStream},
@@ -21,11 +23,15 @@ use crate::{
     exchange::{
         Exchange,
         claim::{self, Got},
+        news,
         opened::{self, unix_now},
     },
     forward,
     session::handshake::Handshake,
 };
+
+/// Longest that opening a stream and replaying a handshake may take; well within the permit to revive.
+const ATTACH: Duration = Duration::from_secs(40);
 
 /// Has the turn: claims, opens the server's stream, replays if there is something to replay, hands the stream over.
 pub(super) async fn wake(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Ready, Failure> {
@@ -87,7 +93,7 @@ struct Woken {
 
 impl Woken {
     async fn settle(self) -> Result<Ready, Failure> {
-        let attached = attach(&self).await;
+        let attached = self.attach_in_time().await;
         let news = match &attached {
             Ok(dialled) if self.opens => Some(SessionNews::Opened(dialled.binding.instance)),
             Ok(dialled) => Some(SessionNews::Revived(dialled.binding.clone())),
@@ -101,8 +107,7 @@ impl Woken {
         if let Some(news) = news {
             let session = self.about.clone();
             let update = SessionUpdate { session, news };
-            let kept = gateway.deps.scaler.record(update.clone()).await;
-            gateway.deps.directory.learn(&update);
+            let kept = news::kept(gateway, update).await;
             if attached.is_ok() {
                 kept?;
             }
@@ -115,6 +120,19 @@ impl Woken {
                 }
                 Err(failure)
             }
+        }
+    }
+
+    /// Attaches, or gives up: with the hold, well within the permit, with the client's stream and with the gateway.
+    /// What waited longer would hold its lease, and with it the instance, for nobody.
+    async fn attach_in_time(&self) -> Result<Dialled, Failure> {
+        let x = &self.x;
+        let hold_ends = x.arrived + x.caller.backend.policy.hold_timeout;
+        tokio::select! {
+            attached = attach(self) => attached,
+            () = sleep_until(hold_ends.min(Instant::now() + ATTACH)) => Err(claim::hold_timeout()),
+            () = self.channel.closed.cancelled() => Err(opened::gone()),
+            () = x.gateway.closing.cancelled() => Err(forward::shutting_down()),
         }
     }
 

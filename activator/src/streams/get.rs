@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::attached::{Asked, ask};
 use crate::{
-    edge::headers,
+    edge::headers::{self, LAST_EVENT_ID},
+    exchange::opened::Opened,
     forward::{
         request::{Extras, SentBody, build},
         upstream::SendError,
@@ -57,6 +58,13 @@ impl Ask {
             SentBody::default(),
         )
     }
+}
+
+/// `Last-Event-ID`, if it means something to the session's current upstream session.
+pub(super) fn resumed_from(opened: &Opened, headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(LAST_EVENT_ID)?;
+    let text = id.to_str().ok()?;
+    opened.session.has_seen(text).then(|| id.clone())
 }
 
 /// Asks for the stream, again while the server has not noticed that the one before is closed.

@@ -11,7 +11,7 @@ use crate::forward::link::Inbound;
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, response::Parts},
+    http::{HeaderValue, Response, StatusCode, response::Parts},
     response::IntoResponse,
 };
 use bytes::Bytes;
@@ -26,12 +26,13 @@ use super::{
     KEEP_ALIVE, Source,
     attached::{Asked, Attached, Passed, lives, pass_on},
     broken_off, error_events, event_stream,
-    get::{Ask, open},
+    get::{Ask, open, resumed_from},
+    right::Right,
     sessionless::sessionless,
 };
 use crate::{
     caller::Caller,
-    edge::headers::{LAST_EVENT_ID, LOST, SESSION_ID},
+    edge::headers::{LOST, SESSION_ID},
     error::Refusal,
     exchange::opened::{self, Opened},
     forward::{self, upstream::SendError},
@@ -71,30 +72,27 @@ async fn in_session(
     if let Some(id) = resume.as_ref().and_then(|id| id.to_str().ok()) {
         gateway.resumptions.announce(opened.about.key, id);
     }
+    let left = opened.about.expires_at.saturating_sub(opened::unix_now());
+    let left = Duration::from_secs(left);
     let mut stream = Legacy {
         ticket: opened.session.open_stream(),
         asked: Ask::of(head, resume),
         request_timeout: caller.backend.policy.request_timeout,
-        gateway,
         opened,
         place: Place::Parked,
         refused: None,
+        right: Right::new(&gateway, caller, left)?,
+        over: false,
         last: Instant::now(),
+        gateway,
     };
     let mut response = match timeout(COMMIT_AFTER, stream.attach_at_once()).await {
-        Ok(Some(Answer::Refused(head, body))) => return stream.refuse(head, body).await,
+        Ok(Some(Answer::Refused(by, head, body))) => return stream.refuse(&by, head, body).await,
         Ok(Some(Answer::Stream(head))) => event_stream(Some(head), stream),
         Ok(None) | Err(_) => event_stream(None, stream),
     };
     response.headers_mut().insert(SESSION_ID, shown);
     Ok(response)
-}
-
-/// `Last-Event-ID`, if it means something to the session's current upstream session.
-fn resumed_from(opened: &Opened, headers: &HeaderMap) -> Option<HeaderValue> {
-    let id = headers.get(LAST_EVENT_ID)?;
-    let text = id.to_str().ok()?;
-    opened.session.has_seen(text).then(|| id.clone())
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Asked, SendError>> + Send>>;
@@ -128,7 +126,7 @@ impl Refused {
 
 enum Answer {
     Stream(Box<Parts>),
-    Refused(Box<Parts>, Inbound),
+    Refused(SessionBinding, Box<Parts>, Inbound),
 }
 
 struct Legacy {
@@ -139,6 +137,9 @@ struct Legacy {
     request_timeout: Duration,
     place: Place,
     refused: Option<Refused>,
+    right: Right,
+    // What was to be said at the end has been said.
+    over: bool,
     last: Instant,
 }
 
@@ -176,7 +177,7 @@ impl Source for Legacy {
         loop {
             // Made before looking, so that no change is missed in between.
             let changed = session.changed();
-            if session.ended().is_cancelled() || self.ticket.is_replaced() {
+            if self.over || session.ended().is_cancelled() || self.ticket.is_replaced() {
                 return None;
             }
             if !self.settle() {
@@ -188,7 +189,8 @@ impl Source for Legacy {
             let due = self.last + self.gateway.config.keep_alive;
             tokio::select! {
                 biased;
-                () = self.gateway.cut.cancelled() => return None,
+                () = self.gateway.cut.cancelled() => return self.farewell(&forward::shutting_down()),
+                () = self.right.over() => return self.farewell(&opened::gone()),
                 () = session.ended().cancelled() => return None,
                 () = changed => {
                     self.refused.take_if(|refused| matches!(refused, Refused::ForNow(_)));
@@ -262,6 +264,16 @@ impl Legacy {
         (!waiting.is_empty()).then(|| error_events(&forward::lost(), &waiting))
     }
 
+    /// The gateway ends the stream: whoever waits for an answer on it is told, if that can be said here.
+    fn farewell(&mut self, failure: &Failure) -> Option<io::Result<Bytes>> {
+        self.over = true;
+        if !self.place.at_boundary() {
+            return None;
+        }
+        let waiting = self.opened.session.cut();
+        (!waiting.is_empty()).then(|| Ok(error_events(failure, &waiting)))
+    }
+
     fn park(&mut self) {
         self.place = Place::Parked;
         self.ticket.park(true);
@@ -282,7 +294,7 @@ impl Legacy {
                 self.place = Place::Attached(binding, attached);
                 Some(Answer::Stream(head))
             }
-            Ok(Asked::Refused(head, body)) => Some(Answer::Refused(head, body)),
+            Ok(Asked::Refused(head, body)) => Some(Answer::Refused(binding, head, body)),
             Err(_unreachable) => {
                 self.refused = Some(Refused::ForNow(binding));
                 None
@@ -291,8 +303,17 @@ impl Legacy {
     }
 
     /// The server gave no stream and the client has no headers yet: what the server says is passed on.
-    async fn refuse(self, head: Box<Parts>, body: Inbound) -> Result<Response<Body>, Failure> {
+    async fn refuse(
+        self,
+        by: &SessionBinding,
+        head: Box<Parts>,
+        body: Inbound,
+    ) -> Result<Response<Body>, Failure> {
         if head.status == StatusCode::NOT_FOUND {
+            if self.opened.binding(&self.gateway).as_ref() != Some(by) {
+                // It was revived elsewhere meanwhile; what is said of it here means nothing any more.
+                return Ok(event_stream(None, self));
+            }
             if head.headers.get(LOST).is_some_and(|what| what == "session") {
                 // A bridge lost the session's child: asleep, not ended.
                 self.opened.session.asleep();

@@ -10,13 +10,11 @@ use std::{future::Future, io, pin::Pin, sync::Arc};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use bytes::{Bytes, BytesMut};
 use mcp_gateway_api::{
-    catalog::CatalogWatch,
     claim::Purpose,
     failure::Failure,
-    ids::{BackendName, InstanceId},
-    policy::Isolation,
+    ids::InstanceId,
     slot::SlotKey,
-    view::{InstanceView, Service},
+    view::{InstanceView, Reach, Service},
 };
 use tokio::{
     sync::watch,
@@ -27,12 +25,13 @@ use super::{
     KEEP_ALIVE, Source,
     attached::{self, Asked, Attached, Passed, ask, pass_on},
     broken_off, event_stream,
+    right::Right,
 };
 use crate::{
-    caller::Caller,
     edge::headers::{self, OWNER},
     exchange::{Answered, Exchange, claim, slots},
     forward::{
+        self,
         request::{Extras, SentBody, build},
         upstream::SendError,
     },
@@ -57,13 +56,19 @@ pub(crate) async fn answer(x: &Exchange) -> Answered {
     };
     let slot = slots::slot_of(&x.caller);
     let asked = Ask::of(x);
+    let right = Right::of(&x.gateway, &x.caller)?;
     let mut tried = None;
     loop {
         let (lease, timing) = lease(x, &slot, tried).await?;
         let view = Arc::clone(lease.view());
-        match ask(&x.gateway, &view, asked.request(&view)).await {
+        let answered = tokio::select! {
+            answered = ask(&x.gateway, &view, asked.request(&view)) => answered,
+            () = sleep_until(x.deadline()) => return Err(forward::timed_out()),
+            () = x.gateway.cut.cancelled() => return Err(forward::shutting_down()),
+        };
+        match answered {
             Ok(Asked::Stream(head, attached)) => {
-                let stream = Listen::new(x, slot, id, asked, attached);
+                let stream = Listen::new(x, right, slot, id, asked, attached);
                 let mut response = event_stream(Some(head), stream);
                 timing.map(|timing| response.headers_mut().insert("server-timing", timing));
                 return Ok(response);
@@ -101,18 +106,17 @@ async fn lease(
 #[derive(Clone)]
 struct Ask {
     headers: HeaderMap,
+    // For a bridge alone: other servers have no business with it.
+    owner: Option<HeaderValue>,
     query: Option<Box<str>>,
     body: Bytes,
 }
 
 impl Ask {
     fn of(x: &Exchange) -> Self {
-        let mut headers = headers::to_server(&x.headers);
-        if let Some(owner) = owner(&x.caller) {
-            headers.insert(OWNER, owner);
-        }
         Self {
-            headers,
+            headers: headers::to_server(&x.headers),
+            owner: slots::owner_of(&x.caller),
             query: x.uri.query().map(Into::into),
             body: x.body.clone(),
         }
@@ -123,22 +127,14 @@ impl Ask {
             query: self.query.as_deref(),
             ..Extras::default()
         };
-        let body = SentBody::new(self.body.clone());
-        build(Method::POST, view, self.headers.clone(), extras, body)
-    }
-}
-
-/// Who a bridge keeps apart, as the slot does.
-fn owner(caller: &Caller) -> Option<HeaderValue> {
-    let text = match caller.backend.policy.isolation {
-        Isolation::Session => {
-            let id = caller.principal.id.0;
-            id.iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut headers = self.headers.clone();
+        let owner = self.owner.clone();
+        if let Some(owner) = owner.filter(|_| view.endpoint.reach == Reach::InProcess) {
+            headers.insert(OWNER, owner);
         }
-        Isolation::Tenant => caller.principal.tenant.as_str().to_owned(),
-        Isolation::Shared => return None,
-    };
-    HeaderValue::from_str(&text).ok()
+        let body = SentBody::new(self.body.clone());
+        build(Method::POST, view, headers, extras, body)
+    }
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Asked, SendError>> + Send>>;
@@ -176,12 +172,11 @@ impl Place {
 
 struct Listen {
     gateway: Gateway,
-    backend: BackendName,
     slot: SlotKey,
     id: RequestId,
     asked: Ask,
     place: Place,
-    catalog: CatalogWatch,
+    right: Right,
     openings: watch::Receiver<()>,
     // While the acknowledgement of a repeated listen is read: what has come of it.
     swallowing: Option<BytesMut>,
@@ -196,6 +191,7 @@ struct Listen {
 impl Listen {
     fn new(
         x: &Exchange,
+        right: Right,
         slot: SlotKey,
         id: RequestId,
         asked: Ask,
@@ -203,12 +199,11 @@ impl Listen {
     ) -> Self {
         Self {
             gateway: x.gateway.clone(),
-            backend: x.caller.backend.name.clone(),
             slot,
             id,
             asked,
             place: Place::Attached(attached),
-            catalog: x.gateway.deps.catalog.clone(),
+            right,
             openings: x.gateway.deps.directory.openings(),
             swallowing: None,
             leaving: false,
@@ -219,7 +214,7 @@ impl Listen {
     }
 
     fn is_over(&self) -> bool {
-        self.gateway.cut.is_cancelled() || self.catalog.borrow().get(&self.backend).is_none()
+        self.gateway.cut.is_cancelled() || !self.right.holds()
     }
 
     /// Whether bytes of ours would stand between two events of what the client has read.
@@ -376,8 +371,7 @@ impl Source for Listen {
             tokio::select! {
                 biased;
                 () = cut.cancelled() => {}
-                // A registry that is gone changes nothing any more.
-                Ok(()) = self.catalog.changed() => {}
+                () = self.right.over() => {}
                 Ok(()) = self.openings.changed(), if parked => {}
                 step = self.place.step() => match self.stepped(step) {
                     Some(Next::Give(given)) => return Some(given),

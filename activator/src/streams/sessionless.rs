@@ -12,6 +12,7 @@ use super::{
     attached::{self, Asked, Attached, Passed, ask, pass_on},
     broken_off, event_stream,
     get::Ask,
+    right::Right,
 };
 use crate::{caller::Caller, exchange::slots, gateway::Gateway};
 
@@ -33,12 +34,20 @@ pub(super) async fn sessionless(
         .directory
         .open_instance(&slot)
         .ok_or_else(none)?;
+    let right = Right::of(&gateway, caller)?;
     let request = Ask::of(head, None).request(&view, None);
     match ask(&gateway, &view, request)
         .await
         .map_err(attached::lost)?
     {
-        Asked::Stream(head, attached) => Ok(event_stream(Some(head), Plain { gateway, attached })),
+        Asked::Stream(head, attached) => Ok(event_stream(
+            Some(head),
+            Plain {
+                gateway,
+                right,
+                attached,
+            },
+        )),
         Asked::Refused(head, body) => pass_on(head, body).await,
     }
 }
@@ -46,6 +55,7 @@ pub(super) async fn sessionless(
 /// The stream of a server without sessions: passes until it ends.
 struct Plain {
     gateway: Gateway,
+    right: Right,
     attached: Box<Attached>,
 }
 
@@ -56,6 +66,7 @@ impl Source for Plain {
             tokio::select! {
                 biased;
                 () = self.gateway.cut.cancelled() => return None,
+                () = self.right.over() => return None,
                 passed = self.attached.next() => match passed {
                     Passed::Bytes(bytes, _) => return Some(Ok(bytes)),
                     Passed::Ended | Passed::Lost => return (!boundary).then(|| Err(broken_off())),

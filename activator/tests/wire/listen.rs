@@ -139,3 +139,38 @@ async fn a_client_that_leaves_is_told_upstream_at_once() {
         .until("the upstream stream is closed", || talker.open() == 0)
         .await;
 }
+
+#[tokio::test]
+async fn a_listen_ends_with_its_result_when_its_tenant_may_no_longer_use_the_backend() {
+    let (world, _talker, stream) = listening().await;
+    world.withdraw();
+    let (text, in_order) = stream.rest().await;
+    assert!(in_order && text.ends_with(COMPLETION), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_behind_a_port_is_not_told_whose_listen_it_is() {
+    let (_world, talker, _stream) = listening().await;
+    let seen = talker.seen();
+    let owner = seen.last().unwrap().header("x-mcp-gateway-owner");
+    assert_eq!(owner, None);
+}
+
+#[tokio::test]
+async fn a_listen_that_no_server_answers_holds_its_instance_no_longer_than_any_request() {
+    let mut setup = Setup::default();
+    setup.policy.request_timeout = Duration::from_millis(200);
+    let (world, talker) = talking(setup).await;
+    talker.mute();
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":"sub-1","method":"subscriptions/listen","params":{{"notifications":{{}},{META}}}}}"#
+    );
+    let answer = world
+        .client
+        .post(&body, &modern("subscriptions/listen"))
+        .await;
+    assert_eq!(answer.status, 504, "{}", answer.text());
+    world
+        .until("the lease has ended", || world.scaler.leases() == Some(0))
+        .await;
+}

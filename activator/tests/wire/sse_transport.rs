@@ -4,11 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::Method;
 use mcp_gateway_api::{backend::Transport, record::SessionNews, view::Service};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     streams::talking,
     support::{
-        Answer, INITIALIZE, INITIALIZED, Names, Setup, World, call, client::Coming, talker::Talker,
+        Answer, INITIALIZE, INITIALIZED, Names, PATIENCE, Setup, World, call, client::Coming,
+        talker::Talker,
     },
 };
 
@@ -327,4 +329,114 @@ async fn only_backends_of_this_transport_have_its_endpoints() {
         .request(Method::GET, "/adapters/demo/mcp", &[], "");
     let mut stream = world.client.begin(request).await;
     stream.until("event: endpoint").await;
+}
+
+#[tokio::test]
+async fn a_server_that_gives_no_stream_holds_nobody_longer_than_a_start_would() {
+    let mut setup = stdio();
+    setup.policy.hold_timeout = Duration::from_millis(300);
+    let (world, talker) = talking(setup).await;
+    talker.mute();
+    let (_stream, endpoint) = stream(&world, &[]).await;
+    let answer = post(&world, &endpoint, &[], INITIALIZE).await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(talker.gets().len(), 1);
+    world
+        .until("the lease has ended", || world.scaler.leases() == Some(0))
+        .await;
+    world.activator.shutdown(Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn a_wake_that_its_server_does_not_finish_is_given_up_at_a_shutdown() {
+    let (world, talker) = talking(stdio()).await;
+    talker.mute();
+    let (_stream, endpoint) = stream(&world, &[]).await;
+    let waits = post(&world, &endpoint, &[], INITIALIZE);
+    let shutdown = async {
+        world
+            .until("its stream is asked for", || talker.gets().len() == 1)
+            .await;
+        let deadline = Duration::from_secs(60);
+        tokio::time::timeout(PATIENCE, world.activator.shutdown(deadline)).await
+    };
+    let (answer, ended) = tokio::join!(waits, shutdown);
+    assert_eq!(answer.status, 503);
+    assert!(ended.is_ok());
+}
+
+#[tokio::test]
+async fn a_message_whose_client_leaves_before_it_is_taken_is_delivered_all_the_same() {
+    let (world, talker, mut stream, endpoint) = opened().await;
+    let body = call(7, "later");
+    let mut leaver = TcpStream::connect(world.address).await.unwrap();
+    let text = format!(
+        "POST {endpoint} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    leaver.write_all(text.as_bytes()).await.unwrap();
+    world
+        .until("the server reads it", || {
+            talker.seen().last().is_some_and(|seen| seen.body == body)
+        })
+        .await;
+    drop(leaver);
+    // By the time that this is answered the gateway has seen the other leave.
+    for id in 20..25 {
+        let noted = post(&world, &endpoint, &[], &call(id, "echo")).await;
+        assert_eq!(noted.status, 202);
+        stream.until(&format!("\"id\":{id}")).await;
+    }
+    talker.go();
+    stream.until("\"id\":7").await;
+    world
+        .until("the lease has ended", || world.scaler.leases() == Some(0))
+        .await;
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_wake_counts_in_the_hold() {
+    let mut setup = stdio();
+    setup.policy.max_pending = 1;
+    let (world, talker) = talking(setup).await;
+    let (mut stream, endpoint) = stream(&world, &[]).await;
+    assert_eq!(post(&world, &endpoint, &[], INITIALIZE).await.status, 202);
+    stream.until("protocolVersion").await;
+    world.scaler.lose();
+    world
+        .until("the upstream stream is closed", || talker.open() == 0)
+        .await;
+    world.scaler.hold_claims();
+    let body = call(3, "echo");
+    let held = post(&world, &endpoint, &[], &body);
+    let noted = async {
+        world
+            .until("the call waits", || world.scaler.claims().len() == 2)
+            .await;
+        let noted = post(&world, &endpoint, &[], INITIALIZED).await;
+        world.scaler.release_claims();
+        noted
+    };
+    let (held, noted) = tokio::join!(held, noted);
+    assert_eq!((held.status, noted.status), (202, 503));
+}
+
+#[tokio::test]
+async fn a_channel_closes_when_its_tenant_may_no_longer_use_the_backend_or_its_life_is_over() {
+    let (world, talker, waiting, endpoint) = opened().await;
+    let body = call(3, "never");
+    assert_eq!(post(&world, &endpoint, &[], &body).await.status, 202);
+    world.withdraw();
+    let (text, in_order) = waiting.rest().await;
+    assert!(in_order && text.contains("\"id\":3"), "{text}");
+    world
+        .until("the upstream stream is closed", || talker.open() == 0)
+        .await;
+    let mut setup = stdio();
+    setup.policy.session_lifetime = Duration::from_secs(1);
+    let (world, _talker) = talking(setup).await;
+    let (stream, endpoint) = stream(&world, &[]).await;
+    assert!(stream.rest().await.1);
+    let answer = post(&world, &endpoint, &[], INITIALIZE).await;
+    assert_eq!(answer.status, 404);
 }

@@ -1,11 +1,13 @@
 //! Streams that outlive instances: the legacy GET stream.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::Method;
 use mcp_gateway_api::record::SessionNews;
 
-use crate::support::{Answer, Setup, World, call, client::Coming, talker::Talker};
+use crate::support::{
+    Answer, INITIALIZE, Names, PATIENCE, Setup, World, call, client::Coming, talker::Talker,
+};
 
 const NOTE: &str = "id: n1\nretry: 7\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
 
@@ -151,6 +153,9 @@ async fn last_event_id_of_a_lost_server_does_not_reach_its_successor() {
     talker.say(NOTE);
     stream.until(NOTE).await;
     world.scaler.lose();
+    world
+        .until("the upstream stream is closed", || talker.open() == 0)
+        .await;
     let _resumed = get(&world, &session, &[("last-event-id", "n1")]).await;
     let body = call(5, "echo");
     assert_eq!(post(&world, &session, &body).await.status, 200);
@@ -277,4 +282,76 @@ async fn a_shutdown_ends_streams_in_order() {
     assert!(stream.rest().await.1);
     let news = world.scaler.updates();
     assert!(!news.contains(&SessionNews::Ended), "{news:?}");
+}
+
+#[tokio::test]
+async fn a_shutdown_tells_who_awaits_an_answer_on_the_stream() {
+    let (world, talker, session) = opened().await;
+    let stream = get(&world, &session, &[]).await;
+    post(&world, &session, &call(5, "poll")).await;
+    assert_eq!(talker.open(), 1);
+    world.activator.shutdown(Duration::from_millis(50)).await;
+    let (text, in_order) = stream.rest().await;
+    assert!(
+        in_order && text.contains("shutting_down") && text.contains("\"id\":5"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_sessions_life() {
+    let mut setup = Setup::default();
+    setup.policy.session_lifetime = Duration::from_secs(3);
+    let (world, _talker) = talking(setup).await;
+    let session = world.open().await;
+    let stream = get(&world, &session, &[]).await;
+    assert_eq!(stream.status, 200);
+    assert!(stream.rest().await.1);
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_tenant_may_no_longer_use_the_backend() {
+    let (world, talker, session) = opened().await;
+    let stream = get(&world, &session, &[]).await;
+    world.withdraw();
+    assert!(stream.rest().await.1);
+    world
+        .until("the upstream stream is closed", || talker.open() == 0)
+        .await;
+}
+
+#[tokio::test]
+async fn a_principal_has_its_share_of_streams_and_no_more() {
+    let mut setup = Setup {
+        auth: Arc::new(Names),
+        ..Setup::default()
+    };
+    setup.config.max_streams = 2;
+    let (world, _talker) = talking(setup).await;
+    let open = async |name: &'static str| {
+        let bearer = format!("Bearer {name}");
+        let key = [("authorization", bearer.as_str())];
+        let answer = world.client.post(INITIALIZE, &key).await;
+        answer.header("mcp-session-id").unwrap().to_owned()
+    };
+    let (alice, bob) = (
+        ("authorization", "Bearer alice"),
+        ("authorization", "Bearer bob"),
+    );
+    let mut streams = Vec::new();
+    world.scaler.lose();
+    for _ in 0..2 {
+        let session = open("alice").await;
+        world.scaler.lose();
+        streams.push(get(&world, &session, &[alice]).await);
+    }
+    let (third, bobs) = (open("alice").await, open("bob").await);
+    world.scaler.lose();
+    assert_eq!(get(&world, &third, &[alice]).await.status, 503);
+    assert_eq!(get(&world, &bobs, &[bob]).await.status, 200);
+    drop(streams);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while get(&world, &third, &[alice]).await.status != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "never given back");
+    }
 }

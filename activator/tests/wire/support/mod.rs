@@ -139,6 +139,16 @@ impl World {
         id
     }
 
+    /// Only another tenant may use the backend from now on.
+    pub fn withdraw(&self) {
+        let mut catalog = Catalog::clone(&self.catalog.borrow());
+        for backend in catalog.backends.values_mut() {
+            let other = TenantName::new("others").unwrap();
+            Arc::make_mut(backend).tenants = vec![other];
+        }
+        self.catalog.send_replace(Arc::new(catalog));
+    }
+
     /// Waits until something holds.
     pub async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;

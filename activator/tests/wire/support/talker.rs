@@ -27,6 +27,10 @@ struct Inner {
     streams: Mutex<Vec<mpsc::Sender<Result<String, std::io::Error>>>>,
     issued: AtomicUsize,
     no_streams: AtomicBool,
+    /// Takes requests for streams and leaves them without an answer.
+    mute: AtomicBool,
+    /// Lets `later` go on.
+    go: tokio::sync::Notify,
     capabilities: AtomicUsize,
 }
 
@@ -66,6 +70,16 @@ impl Talker {
     /// Refuses GET from now on.
     pub(crate) fn no_streams(&self) {
         self.inner.no_streams.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers no request for a stream from now on.
+    pub(crate) fn mute(&self) {
+        self.inner.mute.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets a call of `later` be taken.
+    pub(crate) fn go(&self) {
+        self.inner.go.notify_one();
     }
 
     /// Promises something else from now on.
@@ -126,6 +140,13 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         body: body.clone(),
     });
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let listens = message["method"] == "subscriptions/listen";
+    if inner.mute.load(Ordering::SeqCst) && (head.method == Method::GET || listens) {
+        std::future::pending::<()>().await;
+    }
+    if head.uri.path() == "/messages" && message["params"]["name"] == "later" {
+        inner.go.notified().await;
+    }
     match (head.method, head.uri.path()) {
         (Method::GET, _) if inner.no_streams.load(Ordering::SeqCst) => {
             (StatusCode::METHOD_NOT_ALLOWED, "no streams").into_response()

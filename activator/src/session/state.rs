@@ -1,0 +1,63 @@
+//! What is under a session's lock.
+
+use std::collections::VecDeque;
+
+use mcp_gateway_api::record::SessionBinding;
+use tokio::time::Instant;
+
+use super::activity::Pending;
+use crate::{lease::Lease, message::RequestId};
+
+/// Event ids remembered for each session, as hashes.
+pub(super) const EVENTS_REMEMBERED: usize = 256;
+
+/// Requests remembered for each session whose responses were lost with their instance.
+const UNANSWERED_REMEMBERED: usize = 64;
+
+pub(super) struct State {
+    pub(super) binding: Option<SessionBinding>,
+    pub(super) pending: Pending<Lease>,
+    pub(super) events: VecDeque<u64>,
+    // Whose responses were to pass on another stream and were lost with the instance.
+    pub(super) unanswered: Vec<RequestId>,
+    // The newest client stream's number; an older stream that sees another number ends.
+    pub(super) stream: u64,
+    pub(super) streams_open: u32,
+    pub(super) streams_parked: u32,
+    pub(super) used_at: Instant,
+}
+
+impl State {
+    /// Whether the binding changed. Event ids and pending requests belong to the one before.
+    pub(super) fn bind(&mut self, binding: Option<&SessionBinding>) -> bool {
+        if self.binding.as_ref() == binding {
+            return false;
+        }
+        self.keep_unanswered();
+        self.binding = binding.cloned();
+        self.pending.clear();
+        self.events = VecDeque::new();
+        true
+    }
+
+    /// Whether there is something to tell.
+    pub(super) fn keep_unanswered(&mut self) -> bool {
+        let lost = self.pending.unanswered(Lease::is_over);
+        let room = UNANSWERED_REMEMBERED.saturating_sub(self.unanswered.len());
+        self.unanswered.extend(lost.into_iter().take(room));
+        !self.unanswered.is_empty()
+    }
+
+    pub(super) fn saw(&mut self, event_id: &str) {
+        if self.events.len() == EVENTS_REMEMBERED {
+            self.events.pop_front();
+        }
+        self.events.push_back(hash(event_id));
+    }
+}
+
+pub(super) fn hash(event_id: &str) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    static KEYS: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+    KEYS.hash_one(event_id)
+}
