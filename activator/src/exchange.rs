@@ -1,5 +1,5 @@
 //! One message of a client, from its classification to its answer: a file for each row of the table "What wakes, what
-//! counts" (DESIGN §6).
+//! counts" (ARCHITECTURE.md).
 //!
 //! [`row`] decides, purely, which row a message belongs to; the row's file acts. Invariant: only [`claim`] ever asks for
 //! an instance, so what does not go through it wakes nothing.

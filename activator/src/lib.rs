@@ -3,8 +3,8 @@
 //! 1. [`edge`]: Host, Origin, CORS. Nothing has been looked up yet.
 //! 2. [`routes`] names the handler; [`caller`] refuses doubled headers, authenticates ([`auth`]) and finds the backend.
 //! 3. [`body`] reads a POST's body, bounded in size and time; [`message`] and [`era`] say what it is.
-//! 4. [`exchange`] has one file for each row of DESIGN §6. A row decides whether the message wakes anything, and gets a
-//!    [`lease`] on an instance: at once from the [`directory`] when one is ready (the warm walk: no lock across an await,
+//! 4. [`exchange`] has one file for each row of the table "What wakes, what counts" (ARCHITECTURE.md). A row
+//!    decides whether the message wakes anything, and gets a [`lease`] on an instance: at once from the [`directory`] when one is ready (the warm walk: no lock across an await,
 //!    no channel, no call), else by waiting in the [`hold`] for a claim.
 //! 5. [`forward`] sends the client's bytes and follows the answer while it passes, untouched and unbuffered: the end of
 //!    the answer ends the lease.

@@ -57,7 +57,7 @@ pub struct ScalingPolicy {
 }
 
 impl ScalingPolicy {
-    /// The defaults for a process (DESIGN's table); `isolation` depends on the transport.
+    /// The defaults for a process (the table in `docs/configuration.md`); `isolation` depends on the transport.
     #[must_use]
     pub const fn for_processes(isolation: Isolation) -> Self {
         Self {

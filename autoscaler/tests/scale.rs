@@ -30,7 +30,7 @@ use mcp_gateway_autoscaler::core::{
 use mcp_gateway_runtime::{Launched, RuntimeEvent};
 use tokio::time::Instant;
 
-/// The target for one step (DESIGN's "planner tick").
+/// The target for one step (a planner tick of at most 50 ms).
 const TARGET: Duration = Duration::from_millis(50);
 
 #[expect(

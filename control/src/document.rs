@@ -1,4 +1,4 @@
-//! The document form of DESIGN §8: `McpBackend` and `ScalingPolicy` as people write them, absent fields absent.
+//! The documents of `docs/configuration.md`: `McpBackend` and `ScalingPolicy` as people write them, absent fields absent.
 //!
 //! Parsing decides what a field may say; what fields say together is decided in [`crate::yaml`].
 

@@ -1,14 +1,19 @@
 //! The page at `/`: the URL of each backend, as text for a terminal and a small page for a browser. Wakes nothing.
-//! The activator's edge stands in front of it.
+//! The activator's edge stands in front of it. Who may not call anything is shown nothing: a caller sees the backends
+//! its tenant may use.
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc};
 
 use axum::{
     extract::{RawQuery, State},
     http::{HeaderMap, header},
     response::{Html, IntoResponse, Response},
 };
-use mcp_gateway_api::{backend::Transport, catalog::CatalogWatch};
+use mcp_gateway_activator::auth::Authenticate;
+use mcp_gateway_api::{
+    backend::Transport,
+    catalog::{Catalog, CatalogWatch},
+};
 
 use crate::report::urls;
 
@@ -16,6 +21,8 @@ use crate::report::urls;
 #[derive(Clone)]
 pub(crate) struct Landing {
     pub(crate) catalog: CatalogWatch,
+    /// Who is asking.
+    pub(crate) auth: Arc<dyn Authenticate>,
     /// How clients reach the gateway, without a final slash.
     pub(crate) base: Arc<str>,
     /// How operators reach the status page, without a final slash.
@@ -28,36 +35,49 @@ pub(crate) async fn page(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let urls = urls(&landing.catalog.borrow(), &landing.base);
+    let shown = landing.shown_to(&headers);
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     let text = query.as_deref() == Some("format=text");
     if accept.is_some_and(|accept| accept.contains("text/html")) && !text {
-        Html(html(&landing, &urls)).into_response()
+        Html(html(&landing, &shown)).into_response()
     } else {
-        plain(&landing, &urls).into_response()
+        plain(&landing, &shown).into_response()
     }
 }
 
-fn plain(landing: &Landing, urls: &BTreeMap<String, String>) -> String {
+impl Landing {
+    /// The backends that this caller may use; none for a stranger.
+    fn shown_to(&self, headers: &HeaderMap) -> Catalog {
+        let mut catalog = Catalog::clone(&self.catalog.borrow());
+        match self.auth.authenticate(headers) {
+            Ok(caller) => catalog
+                .backends
+                .retain(|_, backend| backend.admits(&caller.tenant)),
+            Err(_stranger) => catalog.backends.clear(),
+        }
+        catalog
+    }
+}
+
+fn plain(landing: &Landing, shown: &Catalog) -> String {
     let mut out = String::from(
         "mcp-gateway: MCP servers that start when you ask and stop when you don't.\n\n",
     );
     // Writing to a `String` cannot fail, here and below.
-    for (name, url) in urls {
+    for (name, url) in &urls(shown, &landing.base) {
         let _ = writeln!(out, "  {name:24} {url}");
     }
-    if urls.is_empty() {
-        out.push_str("  (no backends are registered)\n");
+    if shown.backends.is_empty() {
+        out.push_str("  (no backends are registered that this caller may use)\n");
     }
     let _ = writeln!(out, "\nstatus: {}/status", landing.admin);
     out
 }
 
-fn html(landing: &Landing, urls: &BTreeMap<String, String>) -> String {
+fn html(landing: &Landing, shown: &Catalog) -> String {
     let mut rows = String::new();
-    let catalog = landing.catalog.borrow();
-    for (name, url) in urls {
-        let backend = catalog.backends.values().find(|b| b.name.as_str() == name);
+    for (name, url) in &urls(shown, &landing.base) {
+        let backend = shown.backends.values().find(|b| b.name.as_str() == name);
         let about = backend
             .and_then(|b| b.description.clone())
             .unwrap_or_default();

@@ -56,6 +56,7 @@ struct Gateway {
     scaler: InProcessScaler,
     autoscaler: AutoscalerHandle,
     activator: Activator,
+    auth: Arc<dyn Authenticate>,
     tokens: Tokens,
 }
 
@@ -103,10 +104,10 @@ async fn assemble(settings: Settings, tokens: &Tokens) -> anyhow::Result<Gateway
     } else {
         Vec::new()
     };
-    let (runtime, events) = open_runtime(&settings.state_dir).await?;
+    let (runtime, events) = open_runtime(&settings.state_dir, settings.edge.max_body).await?;
     let registry = Registry::start(settings.backends.clone(), built_in).await?;
     let (scaler, autoscaler) = start_autoscaler(&settings, &runtime, events, &registry)?;
-    let activator = start_activator(&settings, &runtime, &scaler, &registry, auth)?;
+    let activator = start_activator(&settings, &runtime, &scaler, &registry, Arc::clone(&auth))?;
     Ok(Gateway {
         settings,
         registry,
@@ -114,6 +115,7 @@ async fn assemble(settings: Settings, tokens: &Tokens) -> anyhow::Result<Gateway
         scaler,
         autoscaler,
         activator,
+        auth,
         tokens: tokens.clone(),
     })
 }
@@ -137,8 +139,15 @@ fn authenticate(
     }
 }
 
-async fn open_runtime(state_dir: &Path) -> anyhow::Result<(Arc<ProcessRuntime>, EventReceiver)> {
-    let config = ProcessConfig::new(state_dir.to_owned());
+async fn open_runtime(
+    state_dir: &Path,
+    max_body: usize,
+) -> anyhow::Result<(Arc<ProcessRuntime>, EventReceiver)> {
+    let config = ProcessConfig {
+        // A bridge takes what the edge lets through.
+        max_body,
+        ..ProcessConfig::new(state_dir.to_owned())
+    };
     let (runtime, events, reaped) = ProcessRuntime::open(config).await?;
     for orphan in &reaped.reaped {
         tracing::info!(backend = %orphan.backend, pid = orphan.pid, "{}: ended an orphan of a killed gateway", orphan.backend);
@@ -230,6 +239,7 @@ impl Gateway {
         let scaler = self.scaler.clone();
         let landing = landing::Landing {
             catalog: self.registry.catalog(),
+            auth: Arc::clone(&self.auth),
             base: Arc::clone(&base),
             admin: base_url(operators.address()).into(),
         };

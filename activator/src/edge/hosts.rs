@@ -46,7 +46,7 @@ impl HostRules {
         let plain = |b: u8| {
             b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'[' | b']' | b':')
         };
-        if name.is_empty() || !name.bytes().all(plain) {
+        if name.trim_matches('.').is_empty() || !name.bytes().all(plain) {
             return Err(wrong());
         }
         self.rules.push(Rule {

@@ -42,10 +42,7 @@ fn loopback_names_are_served_at_any_port_and_their_imitations_are_not() {
 #[test]
 fn rules_that_are_no_names_are_refused() {
     for text in ["", "*", "*.", "https://a.b", "a b", "a/b"] {
-        assert!(
-            text == "*." || HostRules::loopback().allow(text).is_err(),
-            "{text}"
-        );
+        assert!(HostRules::loopback().allow(text).is_err(), "{text}");
     }
     for text in ["", "a.b", "://x", "https://"] {
         assert!(OriginRules::loopback().allow(text).is_err(), "{text}");

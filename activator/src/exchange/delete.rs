@@ -60,7 +60,8 @@ async fn act(x: &Exchange) -> Answered {
     }
     let opened = opened::open(&x.gateway, &x.caller, &x.headers)?;
     let Some(ready) = session::lease_known(x, &opened).await else {
-        return Ok(asleep(x, &opened));
+        let lost = session::expired(&x.gateway, &x.caller, &opened).await;
+        return lost.map_or_else(|| Ok(asleep(x, &opened)), Err);
     };
     match session::send(x, &opened, ready, Method::DELETE).await {
         Ok(mut response) => {

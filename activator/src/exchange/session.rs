@@ -11,27 +11,29 @@ use mcp_gateway_api::{
     claim::{Claimed, Purpose, Standing},
     failure::{Failure, FailureKind},
     policy::OnIdle,
-    record::{SessionBinding, SessionNews},
+    record::{SessionBinding, SessionNews, SessionUpdate},
     slot::SlotKey,
-    view::Lookup,
+    view::{Lookup, Service},
 };
 use tokio::time::Instant;
 
 use super::{
     Answered, Exchange, accepted,
     claim::{self, Got, hold_timeout, server_timing},
-    news::News,
+    news::{self, News},
     opened::{self, Opened},
     ping, pong,
     turn::Turn,
 };
 use crate::{
+    caller::Caller,
     edge::headers::SESSION_ID,
     forward::{
         self, Marks, Outbound, Undelivered,
         answer::{Answer, Begun},
         response::Tap,
     },
+    gateway::Gateway,
     lease::{Lease, Life, NotNow},
     revive,
 };
@@ -65,7 +67,10 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         let ready = match warm(x, &opened) {
             Some(ready) => ready,
             None => match ping(&x.message) {
-                Some(id) => return Ok(pong(id)),
+                Some(id) => {
+                    let lost = expired(&x.gateway, &x.caller, &opened).await;
+                    return lost.map_or_else(|| Ok(pong(id)), Err);
+                }
                 None => match cold(x, &opened).await {
                     Ok(ready) => ready,
                     Err(Stop::CalledOff) => return Ok(accepted()),
@@ -90,7 +95,8 @@ fn revives(x: &Exchange) -> bool {
     x.caller.backend.policy.on_idle == OnIdle::Revive
 }
 
-fn is_lost(response: &Response<Tap>) -> bool {
+/// Whether a bridge says that the session's child is gone.
+pub(super) fn is_lost(response: &Response<Tap>) -> bool {
     response.status() == StatusCode::NOT_FOUND
         && response
             .extensions()
@@ -108,7 +114,14 @@ async fn ends_soon(x: &Exchange, life: &mut tokio::sync::watch::Receiver<Life>) 
 
 async fn lost_its_child(x: &Exchange, opened: &Opened) {
     opened.session.asleep();
-    opened.record(&x.gateway, SessionNews::Asleep);
+    let update = SessionUpdate {
+        session: opened.about.clone(),
+        news: SessionNews::Asleep,
+    };
+    // Kept before the claim that follows, which would else be answered with where the session was before.
+    if let Err(failure) = news::kept(&x.gateway, update).await {
+        tracing::warn!(backend = %x.caller.backend.name, why = failure.private, "a lost session was not noted: {failure}");
+    }
 }
 
 /// Gives a response its last touches; a 404 of the server ends the session.
@@ -167,6 +180,14 @@ pub(super) fn lease_now(x: &Exchange, opened: &Opened) -> Result<Option<Ready>, 
 pub(super) async fn lease_known(x: &Exchange, opened: &Opened) -> Option<Ready> {
     match lease_now(x, opened) {
         Ok(ready) => ready,
+        // Called off, or gone, within moments: what is said now is either heard by a server that stays, or by nobody.
+        Err(NotNow::Draining(Service::IdleDrain)) => {
+            let instance = opened.binding(&x.gateway)?.instance;
+            let mut life = x.gateway.deps.directory.watch(instance)?;
+            let decided = life.wait_for(|life| *life != Life::In(Service::IdleDrain));
+            let _late = tokio::time::timeout(x.gateway.config.lost_grace, decided).await;
+            lease_now(x, opened).ok().flatten()
+        }
         Err(NotNow::Gone | NotNow::Draining(_)) => None,
         Err(NotNow::Unknown) => {
             let instance = opened.binding(&x.gateway)?.instance;
@@ -217,7 +238,7 @@ pub(super) async fn send(
 }
 
 async fn cold(x: &Exchange, opened: &Opened) -> Result<Ready, Stop> {
-    if let Some(failure) = expired(x, opened).await {
+    if let Some(failure) = expired(&x.gateway, &x.caller, opened).await {
         return Err(Stop::Failed(failure));
     }
     let policy = &x.caller.backend.policy;
@@ -252,23 +273,24 @@ async fn cold(x: &Exchange, opened: &Opened) -> Result<Ready, Stop> {
 }
 
 /// Under `onIdle: expire`, and where nothing can be replayed, a lost instance ends the session, waking nothing.
-async fn expired(x: &Exchange, opened: &Opened) -> Option<Failure> {
-    if revives(x) && opened.sealed.handshake.is_some() {
+pub(crate) async fn expired(
+    gateway: &Gateway,
+    caller: &Caller,
+    opened: &Opened,
+) -> Option<Failure> {
+    if caller.backend.policy.on_idle == OnIdle::Revive && opened.sealed.handshake.is_some() {
         return None;
     }
-    let lost = match opened.binding(&x.gateway) {
+    let lost = match opened.binding(gateway) {
         None => true,
         Some(binding) => {
-            let found = x
-                .gateway
-                .deps
-                .directory
-                .resolve(&*x.gateway.deps.scaler, binding.instance);
+            let scaler = &*gateway.deps.scaler;
+            let found = gateway.deps.directory.resolve(scaler, binding.instance);
             found.await == Lookup::Gone
         }
     };
     lost.then(|| {
-        opened.end(&x.gateway);
+        opened.end(gateway);
         opened::gone()
     })
 }

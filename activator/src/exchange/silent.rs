@@ -24,9 +24,12 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         return Ok(accepted());
     }
     let Some(ready) = ready(x, &opened).await else {
-        return Ok(accepted());
+        let lost = session::expired(&x.gateway, &x.caller, &opened).await;
+        return lost.map_or_else(|| Ok(accepted()), Err);
     };
     match session::send(x, &opened, ready, Method::POST).await {
+        // A bridge lost the session's child: asleep, not ended.
+        Ok(response) if session::is_lost(&response) => Ok(accepted()),
         Ok(mut response) => {
             session::show_id(&opened, &mut response);
             Ok(forward::into_body(response))

@@ -1,4 +1,4 @@
-//! Which leases a session's messages begin and end (the table of DESIGN "What wakes, what counts").
+//! Which leases a session's messages begin and end (the table "What wakes, what counts" of ARCHITECTURE.md).
 //!
 //! A client's request is pending until its response passes on any stream of the session, it is cancelled, or its time is
 //! up; a server's request until the client's answer is posted or the server cancels it. The same id may be pending in

@@ -34,7 +34,10 @@ use crate::{
     caller::Caller,
     edge::headers::{LOST, SESSION_ID},
     error::Refusal,
-    exchange::opened::{self, Opened},
+    exchange::{
+        opened::{self, Opened},
+        session,
+    },
     forward::{self, upstream::SendError},
     gateway::Gateway,
     session::StreamTicket,
@@ -67,6 +70,9 @@ async fn in_session(
     head: &http::request::Parts,
 ) -> Result<Response<Body>, Failure> {
     let opened = opened::open(&gateway, caller, &head.headers)?;
+    if let Some(gone) = session::expired(&gateway, caller, &opened).await {
+        return Err(gone);
+    }
     let shown = opened.shown.clone();
     let resume = resumed_from(&opened, &head.headers);
     if let Some(id) = resume.as_ref().and_then(|id| id.to_str().ok()) {

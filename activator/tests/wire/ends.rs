@@ -120,6 +120,35 @@ async fn under_expire_a_lost_instance_ends_its_sessions_without_waking_anything(
     assert_ne!(world.open().await, id, "a new one can be had");
 }
 
+/// Whatever comes first after the loss must say so: a client that is answered believes that its session lives.
+#[tokio::test]
+async fn under_expire_a_lost_session_is_404_to_whatever_comes_first() {
+    let ping = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
+    for first in ["GET", "DELETE", ping, INITIALIZED] {
+        let mut setup = Setup::default();
+        setup.policy.on_idle = OnIdle::Expire;
+        let world = World::with(setup).await;
+        let id = world.open().await;
+        world.scaler.lose();
+        let claims = world.scaler.claims().len();
+        let status = match first {
+            "GET" => {
+                let headers = [("mcp-session-id", &*id), ("accept", "text/event-stream")];
+                let path = "/adapters/demo/mcp";
+                let get = world.client.request(http::Method::GET, path, &headers, "");
+                world.client.begin(get).await.status
+            }
+            "DELETE" => world.client.delete(&id).await.status,
+            body => {
+                let headers = [("mcp-session-id", &*id)];
+                world.client.post(body, &headers).await.status
+            }
+        };
+        assert_eq!(status, 404, "{first}");
+        assert_eq!(world.scaler.claims().len(), claims, "nothing woke");
+    }
+}
+
 #[tokio::test]
 async fn an_idle_session_is_released_from_a_busy_instance_and_comes_back() {
     let mut setup = Setup::default();
