@@ -66,8 +66,10 @@ impl Coming {
 
     /// Reads to the end: the text, and whether it ended in order.
     pub async fn rest(mut self) -> (String, bool) {
+        // Of the whole: a stream that is kept alive would never be late.
+        let deadline = tokio::time::Instant::now() + super::PATIENCE;
         loop {
-            match tokio::time::timeout(super::PATIENCE, self.body.frame())
+            match tokio::time::timeout_at(deadline, self.body.frame())
                 .await
                 .expect("in time")
             {
