@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::support::{Gateway, Home, demo, until};
+use crate::support::{Gateway, Home, Request, demo, until};
 
 fn add(home: &Home, tenant: &str, subject: &str) -> String {
     let made = home.run(&["keys", "add", "--tenant", tenant, "--subject", subject]);
@@ -43,6 +43,19 @@ fn without_the_right_key_nothing_wakes_and_with_it_tenants_are_apart() {
         403
     );
     assert_eq!(instances(&gateway), 0);
+
+    let page = |key: &str| {
+        gateway
+            .ask(&Request::get("/").header("authorization", key))
+            .body
+    };
+    assert!(page(&alice).contains("/adapters/d/mcp"));
+    for other in [&eve, "Bearer mgk_wrong"] {
+        assert!(
+            !page(other).contains("/adapters/"),
+            "a stranger's page names no backend"
+        );
+    }
 
     let as_alice = [("authorization", alice.as_str())];
     let reply = gateway.initialize("d", &as_alice);
