@@ -46,7 +46,10 @@ impl Default for Metrics {
             starts: counter("mcp_gateway.starts", "Instances that were launched."),
             failures: counter("mcp_gateway.failures", "Starts that failed, and crashes."),
             drains: counter("mcp_gateway.drains", "Drains begun, by kind."),
-            cuts: counter("mcp_gateway.instance_cuts", "Retiring instances that were cut."),
+            cuts: counter(
+                "mcp_gateway.instance_cuts",
+                "Retiring instances that were cut.",
+            ),
             cut_leases: counter("mcp_gateway.cut_leases", "Exchanges open on what was cut."),
             revivals: counter(
                 "mcp_gateway.revival_permits",
