@@ -73,6 +73,8 @@ pub(crate) struct Marks {
 pub(crate) enum Undelivered {
     /// No byte of the request reached the instance: another may be asked.
     Unreachable(Failure),
+    /// Nothing was sent: the session was let go of there just now, and sleeps.
+    Released,
     /// It may have been carried out.
     Failed(Failure),
 }
@@ -82,6 +84,7 @@ impl Undelivered {
     pub(crate) fn into_failure(self) -> Failure {
         match self {
             Self::Unreachable(failure) | Self::Failed(failure) => failure,
+            Self::Released => lost(),
         }
     }
 }

@@ -243,7 +243,10 @@ impl Replay {
         let chunks = forward::read_ahead(&mut tap, most)
             .await
             .map_err(Failed::ForNow)?;
-        if head.status.is_server_error() {
+        // Busy, or too early: no word on whether the session can be had again.
+        let for_now =
+            head.status.is_server_error() || matches!(head.status.as_u16(), 408 | 409 | 425 | 429);
+        if for_now {
             let why = format!("the server answered {}", head.status.as_u16());
             return Err(Failed::ForNow(
                 Failure::new(

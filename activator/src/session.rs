@@ -193,12 +193,6 @@ impl Sessions {
     }
 }
 
-fn cancels(message: &Message) -> bool {
-    message.each().any(
-        |one| matches!(one, Message::Notification(n) if &*n.method == "notifications/cancelled"),
-    )
-}
-
 impl Session {
     fn new(about: SessionRef) -> Self {
         Self {
@@ -212,6 +206,7 @@ impl Session {
                 streams_open: 0,
                 streams_parked: 0,
                 used_at: Instant::now(),
+                released: None,
             }),
             ended: CancellationToken::new(),
             changed: Notify::new(),
@@ -250,16 +245,54 @@ impl Session {
         message: &Message,
         deadline: Instant,
     ) {
+        let tell = self.state.lock().begin(binding, lease, message, deadline);
+        if tell {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// As [`Self::begin`], unless the session has been let go of there meanwhile: false, and nothing has begun.
+    #[must_use]
+    pub fn begin_unless_released(
+        &self,
+        binding: &SessionBinding,
+        lease: &Lease,
+        message: &Message,
+        deadline: Instant,
+    ) -> bool {
         let mut state = self.state.lock();
-        let tell = state.bind(Some(binding)) || state.streams_parked > 0 || cancels(message);
-        state
-            .pending
-            .client_sent(message, deadline, || lease.another());
-        state.used_at = Instant::now();
+        if state.released.as_ref() == Some(binding) {
+            return false;
+        }
+        let tell = state.begin(binding, lease, message, deadline);
         drop(state);
         if tell {
             self.changed.notify_waiters();
         }
+        true
+    }
+
+    /// Lets go of where it lives, if nothing is pending there and nothing has been for `quiet`; gives back where that
+    /// was. In the one critical section that messages begin in: a message either keeps the session or finds it asleep.
+    #[must_use]
+    pub fn release(&self, quiet: Duration) -> Option<SessionBinding> {
+        let mut state = self.state.lock();
+        let idle = Instant::now().saturating_duration_since(state.used_at);
+        if !state.pending.is_empty() || idle < quiet {
+            return None;
+        }
+        let binding = state.binding.clone()?;
+        let _moved = state.bind(None);
+        state.released = Some(binding.clone());
+        drop(state);
+        self.changed.notify_waiters();
+        Some(binding)
+    }
+
+    /// Whether it was let go of there.
+    #[must_use]
+    pub fn is_released_from(&self, binding: &SessionBinding) -> bool {
+        self.state.lock().released.as_ref() == Some(binding)
     }
 
     /// Whether a request of `message` is pending.

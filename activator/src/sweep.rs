@@ -69,26 +69,26 @@ fn once(gateway: &Gateway, tick: u64) {
     for (session, quiet) in idle {
         let backend = catalog.get(&session.about().backend).filter(shared);
         let due = backend.filter(|backend| quiet >= backend.policy.session_idle_timeout);
-        if let (Some(backend), Some(binding)) = (due, session.binding()) {
-            release(gateway, backend, &session, binding);
+        if let Some(backend) = due {
+            release(gateway, backend, &session);
         }
     }
 }
 
 /// Lets an instance forget a session: asleep under `revive`, ended under `expire`.
-fn release(
-    gateway: &Gateway,
-    backend: &Arc<Backend>,
-    session: &Arc<Session>,
-    binding: SessionBinding,
-) {
-    let Ok(lease) = gateway.deps.directory.lease(binding.instance) else {
+fn release(gateway: &Gateway, backend: &Arc<Backend>, session: &Arc<Session>) {
+    let Some(living) = session.binding() else {
+        return;
+    };
+    let Ok(lease) = gateway.deps.directory.lease(living.instance) else {
         // The instance is going or gone, and takes the session with it.
         session.asleep();
         return;
     };
-    // At once, so that the next exchange already finds it asleep.
-    session.asleep();
+    // It may be in use again since it was found quiet.
+    let Some(binding) = session.release(backend.policy.session_idle_timeout) else {
+        return;
+    };
     let expires = backend.policy.on_idle == OnIdle::Expire;
     let news = if expires {
         SessionNews::Ended

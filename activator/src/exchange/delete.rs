@@ -72,7 +72,7 @@ async fn act(x: &Exchange) -> Answered {
             session::show_id(&opened, &mut response);
             Ok(forward::into_body(response))
         }
-        Err(Undelivered::Unreachable(_)) => Ok(asleep(x, &opened)),
+        Err(Undelivered::Unreachable(_) | Undelivered::Released) => Ok(asleep(x, &opened)),
         Err(Undelivered::Failed(failure)) => Err(failure),
     }
 }

@@ -74,7 +74,9 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
                     return Err(failure);
                 }
             }
-            Err(Undelivered::Failed(failure)) => return Err(failure),
+            Err(done @ (Undelivered::Failed(_) | Undelivered::Released)) => {
+                return Err(done.into_failure());
+            }
         }
     }
     Err(forward::lost())
@@ -233,6 +235,20 @@ pub(crate) fn promise(chunks: &[Bytes]) -> Option<Promise> {
         revision: result.revision,
         capabilities: fingerprint(&result.capabilities),
     })
+}
+
+/// The result among the events of a stream that is at hand.
+pub(crate) fn result(passed: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Result_<'a> {
+        #[serde(borrow)]
+        result: &'a serde_json::value::RawValue,
+    }
+    let has_result = |data: &String| {
+        let found = serde_json::from_str::<Result_<'_>>(data);
+        found.is_ok_and(|found| !found.result.get().is_empty())
+    };
+    events(std::str::from_utf8(passed).ok()?).find(has_result)
 }
 
 /// The data of each whole event of a stream that is at hand.

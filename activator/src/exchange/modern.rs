@@ -47,7 +47,9 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
                     return Err(failure);
                 }
             }
-            Err(Undelivered::Failed(failure)) => return Err(failure),
+            Err(done @ (Undelivered::Failed(_) | Undelivered::Released)) => {
+                return Err(done.into_failure());
+            }
         }
     }
     if x.message.is_silent() {

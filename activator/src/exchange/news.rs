@@ -47,7 +47,15 @@ impl News {
         }))
     }
 
-    /// Tells it; `body` is the answer, where it was JSON.
+    /// Whether it is in what the answer says, and not only in that it is a result.
+    pub(crate) const fn needs_body(&self) -> bool {
+        match self {
+            Self::Session(_) => false,
+            Self::Discovered(_) => true,
+        }
+    }
+
+    /// Tells it; `body` is the answer's message, where that is at hand.
     pub(crate) fn tell(self, gateway: &Gateway, body: Option<Bytes>) {
         match self {
             Self::Session(update) => record(gateway, update),

@@ -84,10 +84,12 @@ impl Opened {
     /// Where the session lives, as far as is known here; `None` when it sleeps.
     pub(crate) fn binding(&self, gateway: &Gateway) -> Option<SessionBinding> {
         let own = self.sealed.binding();
-        match gateway.deps.directory.record(&self.about.key) {
+        let known = match gateway.deps.directory.record(&self.about.key) {
             Some(record) => record.binding_or(&own),
             None => Some(own),
-        }
+        };
+        // The record of its release may be a moment behind.
+        known.filter(|binding| !self.session.is_released_from(binding))
     }
 
     /// Writes news of it.

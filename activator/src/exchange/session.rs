@@ -84,6 +84,7 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
                 lost_its_child(x, &opened).await;
             }
             Ok(response) => return Ok(finish(x, &opened, response)),
+            Err(Undelivered::Released) if !last => {}
             Err(Undelivered::Unreachable(_)) if !last && ends_soon(x, &mut life).await => {}
             Err(undelivered) => return Err(undelivered.into_failure()),
         }
@@ -206,9 +207,13 @@ pub(super) async fn send(
     method: Method,
 ) -> Result<Response<Tap>, Undelivered> {
     let deadline = x.deadline();
-    opened
-        .session
-        .begin(&ready.binding, &ready.lease, &x.message, deadline);
+    let began =
+        opened
+            .session
+            .begin_unless_released(&ready.binding, &ready.lease, &x.message, deadline);
+    if !began {
+        return Err(Undelivered::Released);
+    }
     let answer = Answer {
         lease: ready.lease,
         message: std::sync::Arc::clone(&x.message),

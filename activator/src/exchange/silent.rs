@@ -35,7 +35,9 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
             Ok(forward::into_body(response))
         }
         // It went to sleep just now.
-        Err(forward::Undelivered::Unreachable(_)) => Ok(accepted()),
+        Err(forward::Undelivered::Unreachable(_) | forward::Undelivered::Released) => {
+            Ok(accepted())
+        }
         Err(forward::Undelivered::Failed(failure)) => Err(failure),
     }
 }

@@ -27,6 +27,7 @@ pub(crate) fn run(gateway: &Gateway, work: impl Future<Output = ()> + Send + 'st
         || tokio::runtime::Handle::try_current().is_err()
     {
         gateway.abandoned.0.fetch_sub(1, Ordering::Relaxed);
+        tracing::warn!("an exchange whose client left was dropped: too many go on without theirs");
         return;
     }
     gateway.tasks.spawn(async move {

@@ -22,6 +22,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::{
     edge::headers,
     error::error_message,
+    exchange::initialize,
     forward::{
         answer::Answer, link::Inbound, lost, outlive, resumed::EventIds, shutting_down, timed_out,
     },
@@ -76,7 +77,11 @@ struct Core {
 impl Tap {
     pub(crate) fn new(gateway: Gateway, head: &Parts, inner: Inbound, answer: Answer) -> Self {
         let stream = headers::is_event_stream(&head.headers);
-        let capture = answer.news.is_some() && !stream && head.status.is_success();
+        let wanted = match &answer.news {
+            Some(news) => !stream || news.needs_body(),
+            None => false,
+        };
+        let capture = wanted && head.status.is_success();
         Self {
             core: Some(Box::new(Core {
                 _token: gateway.tasks.token(),
@@ -353,7 +358,9 @@ impl Core {
                     self.waiting.retain(|waiting| Some(waiting) != id);
                     if self.waiting.is_empty() {
                         self.answer.operation.answered(*is_error);
-                        self.tell(*is_error, None);
+                        let captured = self.capture.take();
+                        let result = captured.and_then(|passed| initialize::result(&passed));
+                        self.tell(*is_error, result.map(Bytes::from));
                     }
                 }
                 Seen::Request { .. } | Seen::Notification { .. } => {}

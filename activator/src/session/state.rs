@@ -6,7 +6,10 @@ use mcp_gateway_api::record::SessionBinding;
 use tokio::time::Instant;
 
 use super::activity::Pending;
-use crate::{lease::Lease, message::RequestId};
+use crate::{
+    lease::Lease,
+    message::{Message, RequestId},
+};
 
 /// Event ids remembered for each session, as hashes.
 pub(super) const EVENTS_REMEMBERED: usize = 256;
@@ -25,6 +28,8 @@ pub(super) struct State {
     pub(super) streams_open: u32,
     pub(super) streams_parked: u32,
     pub(super) used_at: Instant,
+    // Where it lived until it was let go of for being idle: whoever found it there just before must look again.
+    pub(super) released: Option<SessionBinding>,
 }
 
 impl State {
@@ -38,6 +43,21 @@ impl State {
         self.pending.clear();
         self.events = VecDeque::new();
         true
+    }
+
+    /// A message goes upstream; whether that is news to somebody.
+    pub(super) fn begin(
+        &mut self,
+        binding: &SessionBinding,
+        lease: &Lease,
+        message: &Message,
+        deadline: Instant,
+    ) -> bool {
+        let tell = self.bind(Some(binding)) || self.streams_parked > 0 || cancels(message);
+        self.pending
+            .client_sent(message, deadline, || lease.another());
+        self.used_at = Instant::now();
+        tell
     }
 
     /// Whether there is something to tell.
@@ -60,4 +80,10 @@ pub(super) fn hash(event_id: &str) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     static KEYS: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
     KEYS.hash_one(event_id)
+}
+
+fn cancels(message: &Message) -> bool {
+    message.each().any(
+        |one| matches!(one, Message::Notification(n) if &*n.method == "notifications/cancelled"),
+    )
 }

@@ -257,3 +257,33 @@ async fn a_session_that_ends_while_it_is_entered_leaves_no_entry() {
     assert!(entered.is_none() && sessions.is_empty());
     assert!(sessions.enter_unless(&about(1), || false).is_some());
 }
+
+#[test]
+fn a_session_is_let_go_of_only_while_nothing_uses_it_and_a_late_message_looks_again() {
+    let bench = Bench::new();
+    let quiet = Duration::ZERO;
+    bench.post(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, 60);
+    assert_eq!(bench.session.release(quiet), None, "something is pending");
+    bench.passes("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n");
+    let long = Duration::from_secs(60);
+    assert_eq!(bench.session.release(long), None, "used just now");
+    assert_eq!(bench.session.release(quiet), Some(binding(ONE)));
+
+    // Whoever had found it there just before must not go there any more.
+    let lease = bench.directory.lease(ONE).unwrap();
+    let message = classify(br#"{"jsonrpc":"2.0","id":2,"method":"tools/call"}"#).unwrap();
+    let deadline = Instant::now() + long;
+    let begin = |to: &SessionBinding| {
+        bench
+            .session
+            .begin_unless_released(to, &lease, &message, deadline)
+    };
+    assert!(!begin(&binding(ONE)));
+    assert!(bench.session.is_released_from(&binding(ONE)));
+    // Revived on the same instance it goes by another name.
+    let again = SessionBinding {
+        upstream: UpstreamSession("v".into()),
+        ..binding(ONE)
+    };
+    assert!(begin(&again));
+}

@@ -129,6 +129,22 @@ async fn a_probe_of_a_sleeping_server_is_answered_from_memory_while_it_starts() 
 }
 
 #[tokio::test]
+async fn a_probe_answered_as_an_event_stream_is_remembered_too() {
+    let world = World::new().await;
+    let streams = &world.upstream.inner.discover_streams;
+    streams.store(true, Ordering::SeqCst);
+    let first = world.client.post(&probe(1), &PROBE).await;
+    assert_eq!(first.header("content-type"), Some("text/event-stream"));
+    world.scaler.lose();
+    world.scaler.hold_claims();
+    let answer = world.client.post(&probe(2), &PROBE).await;
+    let result = &answer.json()["result"];
+    assert_eq!(result["supportedVersions"][0], "2026-07-28");
+    assert_eq!(answer.json()["id"], 2);
+    world.scaler.release_claims();
+}
+
+#[tokio::test]
 async fn a_probe_that_the_memory_cannot_answer_is_held() {
     let mut setup = crate::support::Setup::default();
     setup.policy.hold_timeout = Duration::from_millis(50);

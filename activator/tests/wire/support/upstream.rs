@@ -61,6 +61,8 @@ pub struct Inner {
     pub bridge: AtomicBool,
     /// Whether it refuses modern requests.
     pub legacy_only: AtomicBool,
+    /// The discover probe is answered as an event stream.
+    pub discover_streams: AtomicBool,
     /// The revision it negotiates.
     pub revision: Mutex<Option<&'static str>>,
 }
@@ -255,13 +257,18 @@ async fn modern_answer(inner: &Inner, message: &Value) -> Response {
         );
     }
     if message["method"] == "server/discover" {
-        return json(
-            200,
-            &result(
-                &message["id"],
-                serde_json::json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}, "ttlMs": 0, "cacheScope": "private"}),
-            ),
+        let answer = result(
+            &message["id"],
+            serde_json::json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}, "ttlMs": 0, "cacheScope": "private"}),
         );
+        if inner.discover_streams.load(Ordering::SeqCst) {
+            let body = format!(": hello\n\nevent: message\ndata: {answer}\n\n");
+            return Response::builder()
+                .header("content-type", "text/event-stream")
+                .body(body.into())
+                .unwrap();
+        }
+        return json(200, &answer);
     }
     answer(inner, message, None).await
 }
