@@ -59,6 +59,8 @@ pub struct BridgeConfig {
     pub keep_alive: Duration,
     /// After this long a server request that no client stream takes is answered −32603.
     pub undeliverable_after: Duration,
+    /// From a legacy child's first request to its first message; a child that says nothing for longer is ended.
+    pub start_timeout: Duration,
     /// From a child's polite signal to its kill.
     pub child_grace: Duration,
     /// Most children at once.
@@ -66,8 +68,8 @@ pub struct BridgeConfig {
 }
 
 impl BridgeConfig {
-    /// The defaults: bodies of 4 MiB, lines of 16 MiB, a comment every 15 s, 30 s for a server request, 5 s of grace,
-    /// 256 children.
+    /// The defaults: bodies of 4 MiB, lines of 16 MiB, a comment every 15 s, 30 s for a server request, 5 min for the
+    /// first message, 5 s of grace, 256 children.
     #[must_use]
     pub fn new(backend: BackendName, spawner: Arc<dyn SpawnChild>) -> Self {
         Self {
@@ -77,6 +79,7 @@ impl BridgeConfig {
             max_line: 16 << 20,
             keep_alive: Duration::from_secs(15),
             undeliverable_after: Duration::from_secs(30),
+            start_timeout: Duration::from_secs(300),
             child_grace: Duration::from_secs(5),
             max_children: 256,
         }

@@ -290,6 +290,7 @@ impl Shared {
         };
         let config = BridgeConfig {
             max_body: self.config.max_body,
+            start_timeout: order.backend.policy.start_timeout,
             ..BridgeConfig::new(order.backend.name.clone(), Arc::new(spawner))
         };
         let (bridge, heard) = Bridge::start(config).await.inspect_err(|_| log.discard())?;

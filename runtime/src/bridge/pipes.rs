@@ -63,6 +63,15 @@ pub(super) async fn run(
                 ..control.kill(grace()).await
             },
         },
+        () = worker.mute_for(treatment.start_timeout) => {
+            let waited = treatment.start_timeout.as_secs_f64();
+            ExitReport {
+                // The signal is ours, and says nothing about the server.
+                signal: None,
+                summary: format!("it did not answer its first request within {waited} s"),
+                ..control.kill(grace()).await
+            }
+        },
         report = control.exited() => {
             // What it said before it went may still be in the pipe.
             let _all_read = timeout(LAST_WORDS, &mut reading).await;

@@ -78,6 +78,7 @@ impl Shared {
             stdin_bytes: config.max_body.saturating_mul(2).clamp(1, 1 << 30),
             max_line: config.max_line,
             undeliverable_after: config.undeliverable_after,
+            start_timeout: config.start_timeout,
         };
         Arc::new(Self {
             stop: CancellationToken::new(),

@@ -49,6 +49,8 @@ pub(super) struct Treatment {
     pub(super) max_line: usize,
     /// After which an undelivered server request is answered, and a stalled legacy stream cut.
     pub(super) undeliverable_after: Duration,
+    /// From its first request to its first message.
+    pub(super) start_timeout: Duration,
 }
 
 /// Why a POST was not taken.
@@ -88,6 +90,10 @@ pub(super) struct Worker {
     death: watch::Sender<Option<Arc<ExitReport>>>,
     orphans: Mutex<Vec<String>>,
     passive_freed: Notify,
+    /// When a legacy client first asked it something.
+    asked: watch::Sender<Option<Instant>>,
+    /// Whether it has ever said a message.
+    spoke: AtomicBool,
 }
 
 impl std::fmt::Debug for Worker {
@@ -126,8 +132,26 @@ impl Worker {
             death: watch::Sender::new(None),
             orphans: Mutex::default(),
             passive_freed: Notify::new(),
+            asked: watch::Sender::new(None),
+            spoke: AtomicBool::new(false),
         };
         (Arc::new(worker), lines)
+    }
+
+    /// Resolves when it has been asked and has said no message for `limit`; never if it has once spoken.
+    pub(super) async fn mute_for(&self, limit: Duration) {
+        let mut asked = self.asked.subscribe();
+        let since = asked
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|at| *at);
+        if let Some(since) = since {
+            tokio::time::sleep_until(since + limit).await;
+        }
+        if since.is_none() || self.spoke.load(Ordering::Acquire) {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Decides what it is used for. Only before its first exchange.
@@ -197,6 +221,11 @@ impl Worker {
                 return Err(Refused::Lost);
             }
             let admitted = inner.router.admit(items).map_err(|_full| Refused::Full)?;
+            // A probe may rightly be met with silence; the handshake may not.
+            if admitted.exchange.is_some() && inner.router.mode() != Mode::Modern {
+                self.asked
+                    .send_if_modified(|at| at.is_none() && at.replace(Instant::now()).is_none());
+            }
             let waiting = admitted.exchange.map(|exchange| {
                 let (tx, rx) = outlet(self.patience_of(inner.router.mode()));
                 inner.posts.insert(exchange, tx);
@@ -310,6 +339,7 @@ impl Worker {
         let Ok(items) = items else {
             return false;
         };
+        self.spoke.store(true, Ordering::Release);
         for item in items {
             let orders = self.inner.lock().router.route(&item, Instant::now());
             self.carry_out(orders).await;

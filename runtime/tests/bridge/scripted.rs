@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use http::StatusCode;
 use mcp_gateway_api::failure::ExitReport;
 use mcp_gateway_runtime::{
-    bridge::BridgeEvent,
+    bridge::{BridgeConfig, BridgeEvent},
     child::{ChildControl, SpawnChild, StdioChild},
 };
 use serde_json::{Value, json};
@@ -334,4 +334,33 @@ async fn a_child_that_reads_nothing_holds_only_its_own_clients() {
         }
     }
     drop(stuck);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_babbles_and_never_answers_the_handshake_is_ended_at_its_start_timeout() {
+    let (tell, mut kids) = mpsc::channel(8);
+    let limit = |config: &mut BridgeConfig| config.start_timeout = Duration::from_secs(20);
+    let mut rig = rig_over(Arc::new(Kids(tell)), limit).await;
+    let mut kid = kids.recv().await.unwrap();
+    let began = Instant::now();
+    let body = initialize("2025-11-25");
+    let asking = rig.post(&[], &body);
+    let babbling = async {
+        kid.hears().await;
+        kid.stdout
+            .write_all(b"hello, I am no server\n")
+            .await
+            .unwrap();
+    };
+    let (reply, ()) = tokio::join!(asking, babbling);
+    assert_eq!(reply.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(began.elapsed().as_secs(), 20);
+    let BridgeEvent::Failed(report) = rig.event().await else {
+        panic!("the instance is over");
+    };
+    assert!(
+        report.summary.contains("did not answer its first request"),
+        "{}",
+        report.summary
+    );
 }
