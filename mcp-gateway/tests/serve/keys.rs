@@ -99,3 +99,38 @@ fn a_key_added_or_removed_takes_effect_while_the_gateway_runs() {
     });
     gateway.signal(Signal::TERM);
 }
+
+/// Even where an operator asks for every word, what would let a reader act for somebody is not among them.
+#[test]
+fn no_key_session_id_or_parameter_is_in_the_most_talkative_log() {
+    let home = Home::new();
+    home.document("d.yaml", &demo("d", ""));
+    let alice = format!("Bearer {}", add(&home, "engineering", "alice"));
+    let mut gateway = home.serve(&["--log-filter", "trace"]);
+    let headers = [
+        ("authorization", alice.as_str()),
+        ("mcp-param-account", "parameter-of-mine"),
+    ];
+    let opened = gateway.initialize("d", &headers);
+    let session = opened.session();
+    assert_eq!(gateway.count("d", session, &headers).status, 200);
+    let forged = gateway.count("d", "AQforged-session-id", &headers);
+    assert_eq!(forged.status, 404);
+    let strange = gateway.initialize("d", &[("authorization", "Bearer mgk_somebody-elses")]);
+    assert_eq!(strange.status, 401);
+    gateway.signal(Signal::TERM);
+    gateway.ended();
+
+    let log = gateway.log();
+    assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "it is talkative");
+    let secrets = [
+        &alice["Bearer ".len()..],
+        session,
+        "parameter-of-mine",
+        "AQforged-session-id",
+        "mgk_somebody-elses",
+    ];
+    for secret in secrets {
+        assert!(!log.contains(secret), "the log holds {secret}");
+    }
+}
