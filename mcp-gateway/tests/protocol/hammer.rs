@@ -244,6 +244,29 @@ struct Plan {
     crews: Vec<(String, Manner, usize)>,
     starts_per_second: u64,
     answers_per_second: u64,
+    /// Instances stay; what comes and goes are the sessions within.
+    sessions_only: bool,
+}
+
+/// Instances that are never idle let go of sessions that are, in the middle of everything those do.
+fn released_sessions() -> Plan {
+    use Manner::{Renewing, Session, Streaming};
+    let mut plan = Plan {
+        answers_per_second: 5,
+        sessions_only: true,
+        ..Plan::default()
+    };
+    for (transport, isolation) in [("stdio", "shared"), ("streamable-http", "tenant")] {
+        let name = format!("{transport}-{isolation}");
+        let backend = Backend::demo(&name, transport)
+            .policy("isolation", isolation)
+            .policy("sessionIdleTimeout", "1ms");
+        plan.backends.push(backend);
+        for (manner, many) in [(Session, 4), (Streaming, 4), (Renewing, 2)] {
+            plan.crews.push((name.clone(), manner, many));
+        }
+    }
+    plan
 }
 
 /// Needs nothing but this binary. Where callers share an instance there are one or two, or it would never be idle.
@@ -297,8 +320,7 @@ fn installed_servers(tools: &tools::Tools) -> Plan {
             ("fixture".to_owned(), Manner::Polling, 1),
         ],
         // Python takes most of a second to start.
-        starts_per_second: 0,
-        answers_per_second: 0,
+        ..Plan::default()
     }
 }
 
@@ -331,8 +353,17 @@ async fn hammer(plan: Plan) -> Arc<Run> {
         answered as u64 > plan.answers_per_second * seconds,
         "{answered} answers in {seconds} s"
     );
-    for backend in &plan.backends {
-        gateway.until_cold(&backend.name).await;
+    if plan.sessions_only {
+        let revived = gateway.log().matches("a session was revived").count();
+        println!("{revived} sessions came back");
+        assert!(
+            revived > 10,
+            "{revived} sessions were let go of and came back"
+        );
+    } else {
+        for backend in &plan.backends {
+            gateway.until_cold(&backend.name).await;
+        }
     }
     run
 }
@@ -371,7 +402,11 @@ async fn starts(plan: &Plan, gateway: &Gateway) -> u64 {
             "{}: {:?}",
             backend.name, status.last_failure
         );
-        assert!(status.starts > 2, "{} never went to zero", backend.name);
+        if plan.sessions_only {
+            assert_eq!(status.starts, 1, "{} was never idle", backend.name);
+        } else {
+            assert!(status.starts > 2, "{} never went to zero", backend.name);
+        }
         starts += status.starts;
     }
     starts
@@ -385,6 +420,12 @@ async fn no_request_is_lost_to_scale_down() {
         run.asked.load(Ordering::Relaxed) > 0,
         "no elicitation was among the traffic"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_is_lost_when_a_busy_instance_lets_go_of_idle_sessions() {
+    let _turn = tools::turn(tools::Share::Whole).await;
+    hammer(released_sessions()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -122,7 +122,10 @@ fn no_key_session_id_or_parameter_is_in_the_most_talkative_log() {
     gateway.ended();
 
     let log = gateway.log();
-    assert!(log.contains("\"TRACE\"") || log.contains("\"DEBUG\""), "it is talkative");
+    assert!(
+        log.contains("\"TRACE\"") || log.contains("\"DEBUG\""),
+        "it is talkative"
+    );
     let secrets = [
         &alice["Bearer ".len()..],
         session,
