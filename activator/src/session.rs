@@ -150,6 +150,7 @@ impl Sessions {
                     session.changed.notify_waiters();
                 }
                 state.pending.sweep(now, |lease| !lease.is_over());
+                state.give_up_unattended(now);
                 state.used_at = now;
             } else {
                 state.pending.shrink();
@@ -206,6 +207,7 @@ impl Session {
                 streams_open: 0,
                 streams_parked: 0,
                 used_at: Instant::now(),
+                unattended_since: None,
                 released: None,
             }),
             ended: CancellationToken::new(),

@@ -156,6 +156,19 @@ impl<G> Pending<G> {
         clients.map(|((_, id), _)| id).collect()
     }
 
+    /// Whether a request of the client is pending.
+    #[must_use]
+    pub fn awaits_server(&self) -> bool {
+        self.entries
+            .keys()
+            .any(|(asker, _)| *asker == Asker::Client)
+    }
+
+    /// Forgets the server's requests: nobody is there to answer them.
+    pub fn end_servers(&mut self) {
+        self.entries.retain(|(asker, _), _| *asker == Asker::Client);
+    }
+
     /// How many are pending.
     #[must_use]
     pub fn len(&self) -> usize {

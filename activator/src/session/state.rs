@@ -1,6 +1,6 @@
 //! What is under a session's lock.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use mcp_gateway_api::record::SessionBinding;
 use tokio::time::Instant;
@@ -17,6 +17,10 @@ pub(super) const EVENTS_REMEMBERED: usize = 256;
 /// Requests remembered for each session whose responses were lost with their instance.
 const UNANSWERED_REMEMBERED: usize = 64;
 
+/// How long a server's request keeps its instance while its client has neither a stream open nor a request of its own: it
+/// has left without a word, and a server that gives up tells only a stream that is no longer there.
+pub(super) const UNATTENDED: Duration = Duration::from_secs(30);
+
 pub(super) struct State {
     pub(super) binding: Option<SessionBinding>,
     pub(super) pending: Pending<Lease>,
@@ -28,6 +32,8 @@ pub(super) struct State {
     pub(super) streams_open: u32,
     pub(super) streams_parked: u32,
     pub(super) used_at: Instant,
+    // Since when nobody has been there to answer the server's requests.
+    pub(super) unattended_since: Option<Instant>,
     // Where it lived until it was let go of for being idle: whoever found it there just before must look again.
     pub(super) released: Option<SessionBinding>,
 }
@@ -45,6 +51,18 @@ impl State {
         true
     }
 
+    /// Ends the server's requests that nobody is there to answer.
+    pub(super) fn give_up_unattended(&mut self, now: Instant) {
+        if self.streams_open > 0 || self.pending.awaits_server() {
+            self.unattended_since = None;
+            return;
+        }
+        let since = *self.unattended_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= UNATTENDED {
+            self.pending.end_servers();
+        }
+    }
+
     /// A message goes upstream; whether that is news to somebody.
     pub(super) fn begin(
         &mut self,
@@ -57,6 +75,7 @@ impl State {
         self.pending
             .client_sent(message, deadline, || lease.another());
         self.used_at = Instant::now();
+        self.unattended_since = None;
         tell
     }
 

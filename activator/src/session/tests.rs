@@ -76,7 +76,7 @@ impl Bench {
     }
 
     fn passes(&self, event: &str) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(900);
         for event in Scanner::new().push(event.as_bytes()) {
             self.session.observe(ONE, &event, None, deadline);
         }
@@ -108,6 +108,29 @@ async fn a_servers_request_holds_the_instance_while_the_user_thinks() {
     bench.passes("data: {\"id\":\"s\",\"method\":\"elicitation/create\"}\n\ndata: {\"id\":1,\"result\":{}}\n\n");
     assert!(bench.leases());
     bench.post(r#"{"jsonrpc":"2.0","id":"s","result":{}}"#, 10);
+    assert!(!bench.leases());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_servers_request_whose_client_has_left_without_a_word_holds_the_instance_no_longer() {
+    let asks = "data: {\"id\":\"s\",\"method\":\"roots/list\"}\n\n";
+    let bench = Bench::new();
+    let sweep = |seconds| {
+        let at = Instant::now() + Duration::from_secs(seconds);
+        bench.sessions.sweep(at);
+    };
+    bench.post(CALL, 900);
+    bench.passes(asks);
+    sweep(31);
+    assert!(bench.leases(), "its own request is pending: it is there");
+    bench.passes("data: {\"id\":1,\"result\":{}}\n\n");
+    let stream = bench.session.open_stream();
+    sweep(62);
+    assert!(bench.leases(), "a stream is open: it is there");
+    drop(stream);
+    sweep(63);
+    assert!(bench.leases(), "it may come back");
+    sweep(93);
     assert!(!bench.leases());
 }
 

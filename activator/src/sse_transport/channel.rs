@@ -26,7 +26,7 @@ use crate::{
     },
     gateway::Gateway,
     message::RequestId,
-    session::{Session, handshake::Handshake},
+    session::{Session, StreamTicket, handshake::Handshake},
     streams::attached::Attached,
 };
 
@@ -61,6 +61,8 @@ pub(super) struct State {
     pub about: Option<SessionRef>,
     /// Its entry in the table of sessions.
     pub session: Option<Arc<Session>>,
+    /// That the client's stream is open, for its session.
+    pub ticket: Option<StreamTicket>,
     /// Where the server's stream is attached, and where it takes POSTs.
     pub upstream: Option<SessionBinding>,
     /// What a revival replays.

@@ -148,6 +148,7 @@ impl Woken {
             session.lives_on(&binding);
             state.about = Some(self.about);
             state.session = Some(Arc::clone(&session));
+            state.ticket.get_or_insert_with(|| session.open_stream());
             state.upstream = Some(binding.clone());
             lost.unwrap_or_default()
         };
