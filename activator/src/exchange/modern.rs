@@ -13,7 +13,6 @@ use axum::{
 use mcp_gateway_api::{
     claim::Purpose,
     failure::Failure,
-    policy::Isolation,
     revision::{Era, Revision},
     view::Reach,
 };
@@ -21,6 +20,7 @@ use mcp_gateway_api::{
 use super::{
     Answered, Exchange, accepted, claim,
     news::News,
+    session,
     sessionless::{cold, warm},
     slots,
 };
@@ -39,11 +39,7 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         match send(x, lease).await {
             Ok(response) => return Ok(forward::into_body(response)),
             Err(Undelivered::Unreachable(failure)) => {
-                let over = life.wait_for(|life| life.is_over());
-                let ended = tokio::time::timeout(x.gateway.config.lost_grace, over)
-                    .await
-                    .is_ok();
-                if !ended {
+                if !session::ends_soon(x, &mut life).await {
                     return Err(failure);
                 }
             }
@@ -166,22 +162,6 @@ fn start_in_background(x: &Exchange) {
     });
 }
 
-/// Who a bridge keeps apart: the principal, the tenant, or nobody, as the slot does.
-pub(super) fn owner(x: &Exchange) -> Option<HeaderValue> {
-    let principal = &x.caller.principal;
-    let text = match x.caller.backend.policy.isolation {
-        Isolation::Session => principal
-            .id
-            .0
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
-        Isolation::Tenant => principal.tenant.as_str().to_owned(),
-        Isolation::Shared => return None,
-    };
-    HeaderValue::from_str(&text).ok()
-}
-
 async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> {
     let probing = probe(&x.message).is_some();
     let in_process = lease.view().endpoint.reach == Reach::InProcess;
@@ -200,7 +180,7 @@ async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> 
         query: x.uri.query(),
         body: x.body.clone(),
         session: None,
-        owner: owner(x).filter(|_| in_process),
+        owner: slots::owner_of(&x.caller).filter(|_| in_process),
         turn: None,
     };
     let response = forward::send(&x.gateway, outbound, answer).await?;

@@ -106,7 +106,7 @@ pub(super) fn is_lost(response: &Response<Tap>) -> bool {
 }
 
 /// An instance that takes no connection is about to be reported gone: worth a moment's wait.
-async fn ends_soon(x: &Exchange, life: &mut tokio::sync::watch::Receiver<Life>) -> bool {
+pub(super) async fn ends_soon(x: &Exchange, life: &mut tokio::sync::watch::Receiver<Life>) -> bool {
     let over = life.wait_for(|life| life.is_over());
     tokio::time::timeout(x.gateway.config.lost_grace, over)
         .await

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     Answered, Exchange, accepted,
     claim::{self, server_timing},
-    ping, pong, slots,
+    ping, pong, session, slots,
 };
 use crate::{
     forward::{self, Outbound, Undelivered, answer::Answer, response::Tap},
@@ -24,11 +24,7 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         match send(x, lease).await {
             Ok(response) => return Ok(forward::into_body(response)),
             Err(Undelivered::Unreachable(failure)) => {
-                let over = life.wait_for(|life| life.is_over());
-                let ended = tokio::time::timeout(x.gateway.config.lost_grace, over)
-                    .await
-                    .is_ok();
-                if !ended {
+                if !session::ends_soon(x, &mut life).await {
                     return Err(failure);
                 }
             }
