@@ -76,11 +76,28 @@ const MOST_WAITING: usize = 256;
 #[derive(Default)]
 pub(crate) struct Writing(Mutex<HashMap<SessionKey, VecDeque<Job>>>);
 
-struct Job {
-    update: SessionUpdate,
-    /// By which the own table knows it, if it does already.
-    number: Option<Number>,
-    reply: Option<oneshot::Sender<Result<(), Failure>>>,
+enum Job {
+    Write {
+        update: SessionUpdate,
+        /// By which the own table knows it, if it does already.
+        number: Option<Number>,
+        reply: Option<oneshot::Sender<Result<(), Failure>>>,
+    },
+    /// Somebody waits until everything before it is written.
+    Tell(oneshot::Sender<()>),
+}
+
+impl Job {
+    /// Whether a session would go wrong, and not only lose a setting at its revival, if this were forgotten.
+    const fn matters(&self) -> bool {
+        match self {
+            Self::Write { update, .. } => !matches!(
+                update.news,
+                SessionNews::LogLevel(_) | SessionNews::Subscribed(_) | SessionNews::Unsubscribed(_)
+            ),
+            Self::Tell(_) => true,
+        }
+    }
 }
 
 /// Writes news of a session without keeping anybody waiting. The own table knows at once.
@@ -88,12 +105,13 @@ pub(crate) fn record(gateway: &Gateway, update: SessionUpdate) {
     let mut writing = gateway.writing.0.lock();
     // Under the lock, so that the own table learns in the order in which the control plane does.
     let number = gateway.deps.directory.learn(&update);
-    let job = Job {
+    let key = update.session.key;
+    let job = Job::Write {
         update,
         number,
         reply: None,
     };
-    enqueue(gateway, &mut writing, job);
+    enqueue(gateway, &mut writing, key, job);
 }
 
 /// Writes news of a session, after all news of it that came before, and waits until it is kept. The own table knows then.
@@ -102,27 +120,48 @@ pub(crate) fn record(gateway: &Gateway, update: SessionUpdate) {
 /// What the control plane answers.
 pub(crate) async fn kept(gateway: &Gateway, update: SessionUpdate) -> Result<(), Failure> {
     let (reply, answer) = oneshot::channel();
-    let job = Job {
+    let key = update.session.key;
+    let job = Job::Write {
         update,
         number: None,
         reply: Some(reply),
     };
-    enqueue(gateway, &mut gateway.writing.0.lock(), job);
+    enqueue(gateway, &mut gateway.writing.0.lock(), key, job);
     answer
         .await
         .unwrap_or_else(|_dropped| Err(forward::shutting_down()))
 }
 
-fn enqueue(gateway: &Gateway, writing: &mut HashMap<SessionKey, VecDeque<Job>>, job: Job) {
-    let key = job.update.session.key;
+/// Waits until all news of a session so far has reached the control plane: a claim that overtakes it would be answered
+/// with what the session was before.
+pub(crate) async fn written(gateway: &Gateway, key: SessionKey) {
+    let told = {
+        let mut writing = gateway.writing.0.lock();
+        let Some(queue) = writing.get_mut(&key) else {
+            return;
+        };
+        let (tell, told) = oneshot::channel();
+        queue.push_back(Job::Tell(tell));
+        told
+    };
+    // A writer that is gone writes nothing any more.
+    let _gone = told.await;
+}
+
+fn enqueue(
+    gateway: &Gateway,
+    writing: &mut HashMap<SessionKey, VecDeque<Job>>,
+    key: SessionKey,
+    job: Job,
+) {
     if let Some(queue) = writing.get_mut(&key) {
-        if queue.len() < MOST_WAITING || matters(&job.update.news) {
+        if queue.len() < MOST_WAITING || job.matters() {
             queue.push_back(job);
-        } else {
-            if let Some(number) = job.number {
+        } else if let Job::Write { update, number, .. } = job {
+            if let Some(number) = number {
                 gateway.deps.directory.settle(&key, number, false);
             }
-            tracing::warn!(backend = %job.update.session.backend, "news of a session was not kept: too much of it waits");
+            tracing::warn!(backend = %update.session.backend, "news of a session was not kept: too much of it waits");
         }
         return;
     }
@@ -132,14 +171,6 @@ fn enqueue(gateway: &Gateway, writing: &mut HashMap<SessionKey, VecDeque<Job>>, 
         let owner = gateway.clone();
         gateway.tasks.spawn(async move { write(&owner, key).await });
     }
-}
-
-/// Whether a session would go wrong, and not only lose a setting at its revival, if this were forgotten.
-const fn matters(news: &SessionNews) -> bool {
-    !matches!(
-        news,
-        SessionNews::LogLevel(_) | SessionNews::Subscribed(_) | SessionNews::Unsubscribed(_)
-    )
 }
 
 async fn write(gateway: &Gateway, key: SessionKey) {
@@ -152,27 +183,44 @@ async fn write(gateway: &Gateway, key: SessionKey) {
             }
             job
         };
-        let Some(job) = job else { return };
-        let backend = job.update.session.backend.clone();
-        let outcome = gateway.deps.scaler.record(job.update.clone()).await;
-        let directory = &gateway.deps.directory;
-        let number = match (&job.reply, &outcome) {
-            (Some(_), Ok(())) => directory.learn(&job.update),
-            (Some(_), Err(_)) | (None, _) => job.number,
-        };
-        if let Some(number) = number {
-            directory.settle(&key, number, outcome.is_ok());
+        match job {
+            None => return,
+            // Whoever waited may have left.
+            Some(Job::Tell(tell)) => drop(tell.send(())),
+            Some(Job::Write {
+                update,
+                number,
+                reply,
+            }) => write_one(gateway, update, number, reply).await,
         }
-        match (job.reply, outcome) {
-            (Some(reply), outcome) => {
-                // Whoever waited may have left.
-                let _left = reply.send(outcome);
-            }
-            (None, Err(failure)) => {
-                tracing::warn!(%backend, why = failure.private, "news of a session was not kept: {failure}");
-            }
-            (None, Ok(())) => {}
+    }
+}
+
+async fn write_one(
+    gateway: &Gateway,
+    update: SessionUpdate,
+    number: Option<Number>,
+    reply: Option<oneshot::Sender<Result<(), Failure>>>,
+) {
+    let SessionRef { key, backend, .. } = update.session.clone();
+    let outcome = gateway.deps.scaler.record(update.clone()).await;
+    let directory = &gateway.deps.directory;
+    let number = match (&reply, &outcome) {
+        (Some(_), Ok(())) => directory.learn(&update),
+        (Some(_), Err(_)) | (None, _) => number,
+    };
+    if let Some(number) = number {
+        directory.settle(&key, number, outcome.is_ok());
+    }
+    match (reply, outcome) {
+        (Some(reply), outcome) => {
+            // Whoever waited may have left.
+            let _left = reply.send(outcome);
         }
+        (None, Err(failure)) => {
+            tracing::warn!(%backend, why = failure.private, "news of a session was not kept: {failure}");
+        }
+        (None, Ok(())) => {}
     }
 }
 

@@ -308,6 +308,7 @@ async fn wake(x: &Exchange, opened: &Opened) -> Result<Ready, Failure> {
         if let Ok(Some(ready)) = lease_now(x, opened) {
             return Ok(ready);
         }
+        news::written(&x.gateway, opened.about.key).await;
         let purpose = Purpose::Session {
             session: opened.about.clone(),
             bound: opened.binding(&x.gateway).map(|binding| binding.instance),

@@ -55,6 +55,9 @@ pub(super) async fn wake(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Re
             session,
             bound: bound.map(|binding| binding.instance),
         });
+    if let Purpose::Session { session, .. } = &purpose {
+        news::written(&x.gateway, session.key).await;
+    }
     let got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
     if let Some(ready) = still(x, channel, &got) {
         return Ok(ready);

@@ -178,3 +178,34 @@ async fn an_idle_session_is_released_from_a_busy_instance_and_comes_back() {
         (200, Some("upstream-1"))
     );
 }
+
+#[tokio::test]
+async fn a_request_that_finds_its_session_just_released_waits_until_that_is_written() {
+    let mut setup = Setup::default();
+    setup.policy.session_idle_timeout = Duration::from_millis(100);
+    let world = World::with(setup).await;
+    let id = world.open().await;
+    world.scaler.hold_records();
+    world
+        .until("its server was told", || {
+            world
+                .upstream
+                .seen()
+                .iter()
+                .any(|s| s.method == http::Method::DELETE)
+        })
+        .await;
+    let claims = world.scaler.claims().len();
+    let (body, headers) = (call(1, "echo"), [("mcp-session-id", &*id)]);
+    let mut answer = std::pin::pin!(world.client.post(&body, &headers));
+    // A claim that overtook the record would be answered with the session that its server has just deleted.
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut answer).await;
+    assert!(early.is_err(), "nothing can be said yet");
+    assert_eq!(world.scaler.claims().len(), claims);
+    world.scaler.release_records();
+    let answer = answer.await;
+    assert_eq!(
+        (answer.status, answer.json()["result"]["session"].as_str()),
+        (200, Some("upstream-1"))
+    );
+}

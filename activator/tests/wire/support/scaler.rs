@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 pub struct FakeScaler {
     upstream: Mutex<SocketAddr>,
     up: watch::Sender<bool>,
+    writes: watch::Sender<bool>,
     state: Mutex<State>,
     pub starts: AtomicUsize,
     pub withdrawn: AtomicUsize,
@@ -58,6 +59,7 @@ impl FakeScaler {
         Self {
             upstream: Mutex::new(upstream),
             up: watch::Sender::new(true),
+            writes: watch::Sender::new(true),
             state: Mutex::default(),
             starts: AtomicUsize::new(0),
             withdrawn: AtomicUsize::new(0),
@@ -72,6 +74,16 @@ impl FakeScaler {
     /// Claims are answered again.
     pub fn release_claims(&self) {
         self.up.send_replace(true);
+    }
+
+    /// News of sessions waits to be written from now on.
+    pub fn hold_records(&self) {
+        self.writes.send_replace(false);
+    }
+
+    /// News is written again.
+    pub fn release_records(&self) {
+        self.writes.send_replace(true);
     }
 
     /// Every claim fails with this.
@@ -263,6 +275,9 @@ impl Scaler for FakeScaler {
     }
 
     async fn record(&self, update: SessionUpdate) -> Result<(), Failure> {
+        let mut writes = self.writes.subscribe();
+        let writes = writes.wait_for(|writes| *writes).await;
+        drop(writes.expect("the sender is self's"));
         let mut state = self.state.lock();
         state.updates.push(update.clone());
         let mut record = state
