@@ -19,7 +19,11 @@ use axum::{
 use mcp_gateway_api::failure::{Failure, FailureKind};
 
 use self::{hosts::HostRules, origins::OriginRules};
-use crate::{error::Refusal, gateway::Gateway};
+use crate::{
+    error::{MethodRefused, Refusal},
+    gateway::Gateway,
+    routes,
+};
 
 /// The edge as the one layer in front of every route.
 pub(crate) async fn guard(
@@ -44,7 +48,16 @@ pub(crate) async fn guard(
         Ok(()) if cors::is_preflight(request.method(), request.headers()) => {
             return cors::preflight(request.headers());
         }
-        Ok(()) => (next.run(request).await, true),
+        Ok(()) => {
+            let uri = request.uri().clone();
+            let mut response = next.run(request).await;
+            let refused = response.extensions().get::<MethodRefused>().is_some();
+            if refused && !response.headers().contains_key(header::ALLOW) {
+                let allow = routes::allow(&gateway, &uri);
+                response.headers_mut().insert(header::ALLOW, allow);
+            }
+            (response, true)
+        }
     };
     if let Some(origin) = origin.filter(|_| allowed) {
         cors::decorate(response.headers_mut(), origin);

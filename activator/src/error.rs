@@ -103,6 +103,10 @@ pub const fn label(kind: FailureKind) -> &'static str {
     }
 }
 
+/// Marks the gateway's own 405, so that whoever knows the path can say what it takes (`Allow`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MethodRefused;
+
 /// An exchange that the gateway itself answers with an error.
 #[derive(Debug)]
 pub struct Refusal {
@@ -217,15 +221,15 @@ impl IntoResponse for Refusal {
         if self.failure.kind == FailureKind::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.failure.kind == FailureKind::Method {
-            headers.insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
-        }
         if status(self.failure.kind) == StatusCode::SERVICE_UNAVAILABLE {
             let after = self.failure.retry_after.unwrap_or_default();
             headers.insert(
                 header::RETRY_AFTER,
                 HeaderValue::from(after.as_secs().max(1)),
             );
+        }
+        if self.failure.kind == FailureKind::Method {
+            response.extensions_mut().insert(MethodRefused);
         }
         response
     }

@@ -3,7 +3,8 @@
 //!
 //! Never passed to a server: hop-by-hop headers, credentials (`Authorization`, `Cookie`), `Origin`, what proxies say
 //! about the client, and every `X-Mcp-*`, which only the gateway may set. Never passed to a client: hop-by-hop headers,
-//! `Set-Cookie` (all backends share one origin), CORS headers, the server's own session id and the bridge's marks.
+//! `Set-Cookie` (all backends share one origin), CORS headers, the server's own session id, the bridge's marks, and where
+//! a server would have its clients go: it knows neither the name nor the path under which they reach it.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use mcp_gateway_api::failure::{Failure, FailureKind};
@@ -65,6 +66,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
         )
 }
 
+fn sends_elsewhere(name: &HeaderName) -> bool {
+    *name == header::LOCATION || *name == header::CONTENT_LOCATION || *name == header::REFRESH
+}
+
 fn stays_with_us(name: &HeaderName) -> bool {
     *name == header::HOST
         || *name == header::ORIGIN
@@ -123,6 +128,7 @@ pub fn to_client(headers: &mut HeaderMap) {
                 || **name == header::SET_COOKIE
                 || **name == SESSION_ID
                 || **name == LOST
+                || sends_elsewhere(name)
                 || name.as_str().starts_with("access-control-")
                 || nominated.contains(name)
         })

@@ -209,6 +209,43 @@ async fn a_waiter_that_its_client_cancels_never_reaches_the_instance() {
     );
 }
 
+/// A batch is answered whole or not at all: one request of it cannot be called off here without the others.
+#[tokio::test]
+async fn a_held_batch_of_which_one_request_is_cancelled_goes_whole_and_the_cancellation_after_it() {
+    let world = World::new().await;
+    *world.upstream.inner.revision.lock() = Some("2025-03-26");
+    let id = world.open().await;
+    world.scaler.lose();
+    world.upstream.forget_sessions();
+    world.scaler.hold_claims();
+    let batch = format!(
+        "[{}, {}, {}]",
+        call(1, "echo"),
+        call(2, "echo"),
+        call(3, "echo")
+    );
+    let post = |body: String| {
+        let (client, id) = (world.client.clone(), id.clone());
+        tokio::spawn(async move { client.post(&body, &[("mcp-session-id", &id)]).await })
+    };
+    let waiting = post(batch.clone());
+    world
+        .until("it waits", || world.activator.waiting() == 1)
+        .await;
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
+    let mut cancelling = post(cancel.to_owned());
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut cancelling).await;
+    assert!(early.is_err(), "it comes after the batch, and waits too");
+    assert_eq!(world.activator.waiting(), 1, "the batch is not called off");
+    world.scaler.release_claims();
+    let answer = waiting.await.unwrap();
+    assert_eq!(answer.json().as_array().map(Vec::len), Some(3));
+    assert_eq!(cancelling.await.unwrap().status, 202);
+    let seen = world.upstream.seen();
+    let at = |body: &str| seen.iter().position(|one| one.body == body.as_bytes());
+    assert!(at(&batch).is_some() && at(&batch) < at(cancel), "{seen:?}");
+}
+
 #[tokio::test]
 async fn what_wakes_nothing_is_answered_while_asleep() {
     let world = World::new().await;

@@ -5,13 +5,19 @@
 
 mod support;
 
+mod children;
 mod cold;
 mod docs;
+mod drains;
 mod edge;
 mod ends;
 mod legacy;
 mod listen;
+mod methods;
+mod mirrored;
 mod modern;
+mod refused;
+mod replay;
 mod revival;
 mod shutdown;
 mod sse_transport;

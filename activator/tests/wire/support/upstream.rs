@@ -65,12 +65,17 @@ pub struct Inner {
     pub discover_streams: AtomicBool,
     /// The revision it negotiates.
     pub revision: Mutex<Option<&'static str>>,
+    /// The next message of this JSON-RPC method is answered with this status and nothing else.
+    pub refuses: Mutex<Option<(&'static str, u16)>>,
+    /// Whether each connection is closed after its answer.
+    pub closes: AtomicBool,
 }
 
 #[derive(Clone)]
 pub struct Upstream {
     pub address: SocketAddr,
     pub inner: Arc<Inner>,
+    accepting: tokio::task::AbortHandle,
 }
 
 /// Counts a future or stream that was dropped before its end.
@@ -90,8 +95,20 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let inner = Arc::new(Inner::default());
         let router = Router::new().fallback(serve).with_state(Arc::clone(&inner));
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, inner }
+        let accepting = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self {
+            address,
+            inner,
+            accepting: accepting.abort_handle(),
+        }
+    }
+
+    /// Takes no connection any more. What is connected stays so: see [`Inner::closes`].
+    pub async fn stop(&self) {
+        self.accepting.abort();
+        while !self.accepting.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -158,6 +175,15 @@ fn stream(receiver: mpsc::Receiver<Result<String, std::io::Error>>) -> Response 
 }
 
 async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
+    let mut response = respond(&inner, request).await;
+    if inner.closes.load(Ordering::SeqCst) {
+        let close = "close".parse().unwrap();
+        response.headers_mut().insert("connection", close);
+    }
+    response
+}
+
+async fn respond(inner: &Inner, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let seen = Seen {
@@ -172,18 +198,25 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         .get("mcp-session-id")
         .map(|v| v.to_str().unwrap().to_owned());
     if head.method == Method::DELETE {
-        return delete(&inner, session);
+        return delete(inner, session);
     }
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let refused = inner
+        .refuses
+        .lock()
+        .take_if(|(method, _)| message["method"] == *method);
+    if let Some((_, status)) = refused {
+        return StatusCode::from_u16(status).unwrap().into_response();
+    }
     let modern = head
         .headers
         .get("mcp-protocol-version")
         .is_some_and(|v| v == "2026-07-28");
     if modern {
-        return modern_answer(&inner, &message).await;
+        return modern_answer(inner, &message).await;
     }
     if message["method"] == "initialize" {
-        return initialize(&inner, &message);
+        return initialize(inner, &message);
     }
     if !inner.stateless.load(Ordering::SeqCst) {
         let Some(session) = &session else {
@@ -205,7 +238,7 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
             return response;
         }
     }
-    answer(&inner, &message, session).await
+    answer(inner, &message, session).await
 }
 
 fn delete(inner: &Inner, session: Option<String>) -> Response {

@@ -1,0 +1,56 @@
+//! An instance that takes no connection although the view still has it: no byte was sent, so another may be asked.
+
+use std::{pin::pin, sync::atomic::Ordering, time::Duration};
+
+use mcp_gateway_api::record::SessionNews;
+
+use crate::support::{PATIENCE, Setup, Upstream, World, call};
+
+/// A session whose server is there no more, which nobody has reported yet.
+async fn deserted(grace: Duration) -> (World, String) {
+    let mut setup = Setup::default();
+    setup.config.lost_grace = grace;
+    let world = World::with(setup).await;
+    world.upstream.inner.closes.store(true, Ordering::SeqCst);
+    let id = world.open().await;
+    world.upstream.stop().await;
+    (world, id)
+}
+
+#[tokio::test]
+async fn a_warm_request_that_is_refused_a_connection_goes_to_the_next_instance() {
+    let (world, id) = deserted(PATIENCE).await;
+    let next = Upstream::start().await;
+    world.scaler.move_upstream(next.address);
+    let (body, headers) = (call(1, "echo"), [("mcp-session-id", &*id)]);
+    let mut answer = pin!(world.client.post(&body, &headers));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut answer).await;
+    assert!(early.is_err(), "its end is not reported yet");
+    world.scaler.lose();
+    let answer = answer.await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("mcp-session-id"), Some(id.as_str()));
+    assert_eq!(next.calls(), [1], "sent once");
+    assert_eq!(world.scaler.starts.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_warm_request_that_is_refused_a_connection_is_502_when_nobody_says_why() {
+    let (world, id) = deserted(Duration::from_millis(50)).await;
+    let claims = world.scaler.claims().len();
+    let headers = [("mcp-session-id", &*id)];
+    let answer = world.client.post(&call(7, "echo"), &headers).await;
+    let body = answer.json();
+    assert_eq!(
+        (answer.status, body["id"].as_i64(), &body["error"]["code"]),
+        (502, Some(7), &(-31_520).into())
+    );
+    assert_eq!(world.scaler.claims().len(), claims, "nothing was claimed");
+    // It was word of an instance that was missing: the session lives.
+    assert!(!world.scaler.updates().contains(&SessionNews::Ended));
+    let next = Upstream::start().await;
+    world.scaler.move_upstream(next.address);
+    world.scaler.lose();
+    let answer = world.client.post(&call(8, "echo"), &headers).await;
+    assert_eq!((answer.status, next.calls()), (200, vec![8]));
+}
