@@ -1,6 +1,6 @@
 //! A backend as the rest of the program sees it: validated, defaults filled in, its policy resolved, no secret resolved.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,21 @@ pub enum EnvValue {
     Literal(String),
     /// From the gateway's own environment (laptops), read at each launch.
     FromEnv(String),
+    /// From a Secret beside the backend (pods), read by the kubelet.
+    FromSecret(KeyRef),
+    /// From a `ConfigMap` beside the backend (pods), read by the kubelet.
+    FromConfigMap(KeyRef),
+}
+
+/// One key of a Secret or `ConfigMap` in the backend's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRef {
+    /// The object's name.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+    /// Whether the server starts without it.
+    pub optional: bool,
 }
 
 impl fmt::Debug for EnvValue {
@@ -35,6 +50,8 @@ impl fmt::Debug for EnvValue {
         match self {
             Self::Literal(_) => f.write_str("Literal(…)"),
             Self::FromEnv(name) => write!(f, "FromEnv({name})"),
+            Self::FromSecret(key) => write!(f, "FromSecret({}/{})", key.name, key.key),
+            Self::FromConfigMap(key) => write!(f, "FromConfigMap({}/{})", key.name, key.key),
         }
     }
 }
@@ -48,10 +65,66 @@ pub struct EnvVar {
     pub value: EnvValue,
 }
 
+/// How our agent gets into a pod, which decides the cold start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AgentForm {
+    /// `Sidecar` for HTTP, else `ImageVolume` where the cluster has it, else `Init`.
+    #[default]
+    Auto,
+    /// The image holds the agent as its entry point.
+    Embedded,
+    /// A second container beside an HTTP server.
+    Sidecar,
+    /// The agent's image mounted read-only; needs `command`.
+    ImageVolume,
+    /// Copied by an init container into an `emptyDir`; needs `command`.
+    Init,
+    /// No agent: the pod's IP is probed.
+    None,
+}
+
+/// What a document may say of its pods beyond image and command: an allow-list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodOptions {
+    /// How the agent gets in.
+    pub agent: AgentForm,
+    /// Kubernetes quantities by resource name.
+    pub requests: BTreeMap<String, String>,
+    /// Kubernetes quantities by resource name.
+    pub limits: BTreeMap<String, String>,
+    /// Further labels; none of `mcp-gateway.dev/`, `kubernetes.io/` or `k8s.io/`.
+    pub labels: BTreeMap<String, String>,
+    /// Further annotations, likewise.
+    pub annotations: BTreeMap<String, String>,
+    /// `nodeSelector`.
+    pub node_selector: BTreeMap<String, String>,
+    /// `tolerations`, as Kubernetes writes them.
+    pub tolerations: Vec<serde_json::Value>,
+    /// `affinity`, as Kubernetes writes it.
+    pub affinity: Option<serde_json::Value>,
+    /// `topologySpreadConstraints`, as Kubernetes writes them.
+    pub topology_spread: Vec<serde_json::Value>,
+    /// `priorityClassName`.
+    pub priority_class: Option<String>,
+    /// `runtimeClassName`.
+    pub runtime_class: Option<String>,
+    /// `imagePullSecrets`, by name.
+    pub pull_secrets: Vec<String>,
+    /// `imagePullPolicy`: `Always`, `IfNotPresent` or `Never`.
+    pub pull_policy: Option<String>,
+}
+
 /// How a server is started and reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchSpec {
-    /// The program and its leading arguments; never empty for a process.
+    /// The image of its pods; processes have none.
+    pub image: Option<String>,
+    /// The port an HTTP server in a pod listens on; a process gets a free one.
+    pub port: Option<u16>,
+    /// What else its pods are like.
+    pub pod: Arc<PodOptions>,
+    /// The program and its leading arguments; never empty for a process. In a pod it replaces the image's entry point.
     pub command: Vec<String>,
     /// Further arguments. `${PORT}` is replaced in `command` and `args` of HTTP servers.
     pub args: Vec<String>,

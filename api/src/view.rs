@@ -3,7 +3,9 @@
 //! Invariant: every event carries a [`Stamp`]; per instance a reader ignores events with a lower one. Absence from a
 //! view means nothing until it is complete.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{Generation, InstanceId, TenantName},
@@ -38,6 +40,22 @@ pub struct Endpoint {
     pub host: Arc<str>,
     /// The path of its MCP (or, for `sse`, SSE) endpoint.
     pub path: Arc<str>,
+    /// What a bridge in a pod must be shown with each request ([`SECRET_HEADER`]), so that no neighbour uses it.
+    pub secret: Option<InstanceSecret>,
+}
+
+/// The request header that bears an instance's secret. A client's own is stripped at the edge, and the bridge strips it
+/// before the server.
+pub const SECRET_HEADER: &str = "x-mcp-gateway-instance";
+
+/// An instance's secret: visible ASCII. `Debug` hides it.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InstanceSecret(pub Arc<str>);
+
+impl fmt::Debug for InstanceSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InstanceSecret(…)")
+    }
 }
 
 /// Whether an instance may be leased.

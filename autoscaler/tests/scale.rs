@@ -61,6 +61,9 @@ fn catalog() -> Arc<Catalog> {
         generation: Generation(1),
         description: None,
         launch: LaunchSpec {
+            image: None,
+            port: None,
+            pod: Arc::default(),
             command: vec!["server".into()],
             args: vec![],
             working_dir: None,
@@ -146,6 +149,7 @@ fn filled(sessions: usize, slots: usize, now: Instant) -> Core {
         });
         core.step(now, Event::Launched { ticket, outcome });
         let endpoint = Endpoint {
+            secret: None,
             reach: Reach::InProcess,
             host: "localhost".into(),
             path: "/mcp".into(),

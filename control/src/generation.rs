@@ -3,7 +3,7 @@
 //! Every part is prefixed with its length, so that no two different launches share a stream of bytes.
 
 use mcp_gateway_api::{
-    backend::{EnvValue, LaunchSpec, Transport},
+    backend::{EnvValue, LaunchSpec, PodOptions, Transport},
     ids::Generation,
     policy::Isolation,
 };
@@ -27,6 +27,18 @@ impl Stream {
     }
 }
 
+/// What a pod is made of, beyond what a process is. A process's launch adds nothing, so that its generation stays.
+fn pod(stream: &mut Stream, launch: &LaunchSpec) {
+    let LaunchSpec { image, port, pod, .. } = launch;
+    if image.is_none() && port.is_none() && **pod == PodOptions::default() {
+        return;
+    }
+    stream.maybe(image.as_deref());
+    stream.count(usize::from(port.unwrap_or_default()));
+    // Ordered maps and plain values: equal ones read alike.
+    stream.text(&format!("{pod:?}"));
+}
+
 /// The generation of this launch under this isolation.
 pub(crate) fn of(launch: &LaunchSpec, isolation: Isolation) -> Generation {
     let mut stream = Stream(Sha256::new());
@@ -39,12 +51,17 @@ pub(crate) fn of(launch: &LaunchSpec, isolation: Isolation) -> Generation {
     stream.count(launch.env.len());
     for var in &launch.env {
         stream.text(&var.name);
-        let (kind, value) = match &var.value {
-            EnvValue::Literal(value) => ("literal", value),
-            EnvValue::FromEnv(name) => ("env", name),
+        let (kind, value, key) = match &var.value {
+            EnvValue::Literal(value) => ("literal", value, None),
+            EnvValue::FromEnv(name) => ("env", name, None),
+            EnvValue::FromSecret(from) => ("secret", &from.name, Some(&from.key)),
+            EnvValue::FromConfigMap(from) => ("config map", &from.name, Some(&from.key)),
         };
         stream.text(kind);
         stream.text(value);
+        if let Some(key) = key {
+            stream.text(key);
+        }
     }
     stream.text(match launch.transport {
         Transport::Stdio => "stdio",
@@ -54,6 +71,7 @@ pub(crate) fn of(launch: &LaunchSpec, isolation: Isolation) -> Generation {
     stream.text(&launch.path);
     stream.maybe(launch.host.as_deref());
     stream.maybe(launch.health_path.as_deref());
+    pod(&mut stream, launch);
     stream.text(match isolation {
         Isolation::Session => "session",
         Isolation::Tenant => "tenant",

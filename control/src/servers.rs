@@ -202,6 +202,9 @@ impl EntryReader<'_> {
             line: self.line,
             description: entry.description,
             launch: LaunchSpec {
+                image: None,
+                port: None,
+                pod: std::sync::Arc::default(),
                 command: vec![command],
                 args: entry.args,
                 working_dir: entry.cwd.map(|cwd| folder.join(cwd)),

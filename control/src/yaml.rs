@@ -126,6 +126,9 @@ impl Context<'_> {
             "/mcp"
         };
         let launch = LaunchSpec {
+            image: None,
+            port: None,
+            pod: std::sync::Arc::default(),
             command,
             args: spec.args.clone().unwrap_or_default(),
             working_dir: self.working_dir(spec)?,

@@ -202,6 +202,9 @@ mod tests {
                 generation: Generation(1),
                 description: None,
                 launch: LaunchSpec {
+                    image: None,
+                    port: None,
+                    pod: Arc::default(),
                     command: Vec::new(),
                     args: Vec::new(),
                     working_dir: None,

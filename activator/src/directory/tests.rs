@@ -71,6 +71,7 @@ fn view(id: u128, service: Service, sequence: u64) -> InstanceView {
         tenant: TenantName::default(),
         generation: Generation(1),
         endpoint: Endpoint {
+            secret: None,
             reach: Reach::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))),
             host: "localhost:1".into(),
             path: "/mcp".into(),

@@ -146,6 +146,7 @@ impl Runtime for FakeRuntime {
 
 fn endpoint() -> Endpoint {
     Endpoint {
+        secret: None,
         reach: Reach::InProcess,
         host: "localhost".into(),
         path: "/mcp".into(),
@@ -165,6 +166,9 @@ pub(super) fn backend(generation: u64, policy: ScalingPolicy) -> Backend {
         generation: Generation(generation),
         description: None,
         launch: LaunchSpec {
+            image: None,
+            port: None,
+            pod: std::sync::Arc::default(),
             command: vec!["server".into()],
             args: vec![],
             working_dir: None,

@@ -66,6 +66,9 @@ pub(crate) fn backend(of: usize, generation: u64, rng: &mut StdRng) -> Backend {
         generation: Generation(generation),
         description: None,
         launch: LaunchSpec {
+            image: None,
+            port: None,
+            pod: Arc::default(),
             command: vec!["server".into()],
             args: vec![],
             working_dir: None,

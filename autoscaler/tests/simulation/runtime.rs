@@ -46,6 +46,7 @@ pub(crate) fn exit(summary: &str) -> ExitReport {
 
 pub(crate) fn endpoint() -> Endpoint {
     Endpoint {
+        secret: None,
         reach: Reach::InProcess,
         host: "localhost".into(),
         path: "/mcp".into(),

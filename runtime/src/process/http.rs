@@ -111,6 +111,7 @@ impl HttpServer {
 
     fn endpoint(&self, address: SocketAddr) -> Endpoint {
         Endpoint {
+            secret: None,
             reach: Reach::Tcp(address),
             host: self.host().into(),
             path: self.path.as_str().into(),

@@ -124,6 +124,13 @@ fn child_env(
                     var.name
                 ))
             })?,
+            EnvValue::FromSecret(from) | EnvValue::FromConfigMap(from) => {
+                return Err(not_started(format!(
+                    "its variable {} takes its value from {} in a cluster, and this gateway starts processes: use value, \
+                     or valueFrom.env",
+                    var.name, from.name
+                )));
+            }
         };
         let bad_name = var.name.is_empty() || var.name.contains(['=', '\0']);
         if bad_name || value.as_bytes().contains(&0) {

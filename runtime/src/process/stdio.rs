@@ -84,6 +84,7 @@ async fn told(end: &mut watch::Receiver<Option<Instant>>) -> Instant {
 /// Bridges all look the same from outside.
 fn endpoint() -> Endpoint {
     Endpoint {
+        secret: None,
         reach: Reach::InProcess,
         host: "localhost".into(),
         path: "/mcp".into(),

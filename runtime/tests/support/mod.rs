@@ -33,6 +33,9 @@ pub fn fixture(name: &str) -> String {
 
 pub fn spec(transport: Transport, command: &[&str]) -> LaunchSpec {
     LaunchSpec {
+        image: None,
+        port: None,
+        pod: Arc::default(),
         command: command.iter().map(ToString::to_string).collect(),
         args: Vec::new(),
         working_dir: None,

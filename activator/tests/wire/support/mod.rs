@@ -168,6 +168,9 @@ fn backend(setup: &Setup) -> Backend {
         generation: Generation(1),
         description: None,
         launch: LaunchSpec {
+            image: None,
+            port: None,
+            pod: Arc::default(),
             command: vec!["demo".into()],
             args: Vec::new(),
             working_dir: None,

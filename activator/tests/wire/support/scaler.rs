@@ -210,6 +210,7 @@ impl Scaler for FakeScaler {
                 tenant: request.tenant.clone(),
                 generation: Generation(1),
                 endpoint: Endpoint {
+                    secret: None,
                     reach: Reach::Tcp(address),
                     host: format!("localhost:{}", address.port()).into(),
                     path: "/mcp".into(),

@@ -32,6 +32,9 @@ fn core(isolation: Isolation) -> (Core, Instant) {
         generation: Generation(1),
         description: None,
         launch: LaunchSpec {
+            image: None,
+            port: None,
+            pod: Arc::default(),
             command: vec!["server".into()],
             args: vec![],
             working_dir: None,
@@ -118,6 +121,7 @@ fn launched(ticket: Ticket, id: u128) -> Event {
 
 fn ready(id: u128) -> Event {
     let endpoint = Endpoint {
+        secret: None,
         reach: Reach::InProcess,
         host: "localhost".into(),
         path: "/mcp".into(),

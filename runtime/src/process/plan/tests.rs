@@ -5,6 +5,9 @@ use super::*;
 
 fn spec(command: &[&str]) -> LaunchSpec {
     LaunchSpec {
+        image: None,
+        port: None,
+        pod: std::sync::Arc::default(),
         command: command.iter().map(ToString::to_string).collect(),
         args: Vec::new(),
         working_dir: None,

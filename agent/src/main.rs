@@ -1,0 +1,3 @@
+//! Our process inside a pod.
+
+fn main() {}

@@ -1,0 +1,29 @@
+//! What the parts of the gateway say to each other over a network.
+//!
+//! [`agent`] is the protocol between an agent in a pod and the autoscaler, [`scaler`] the network form of
+//! [`mcp_gateway_api::scaler::Scaler`]. Both are gRPC, so that a newer side may add fields and an older one ignore them:
+//! agents outlive upgrades. Nothing is decided here.
+
+/// Messages between an agent and the autoscaler (`proto/agent.proto`).
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the comments are in proto/agent.proto"
+)]
+pub mod agent {
+    tonic::include_proto!("mcp_gateway.agent.v1");
+}
+
+/// Messages between an activator and the autoscaler (`proto/scaler.proto`).
+#[expect(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the comments are in proto/scaler.proto"
+)]
+pub mod scaler {
+    tonic::include_proto!("mcp_gateway.scaler.v1");
+}
