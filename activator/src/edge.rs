@@ -93,6 +93,14 @@ pub fn check(
             "This gateway is not served under that Host. Its operator can allow it with --allowed-host.",
         ));
     }
+    check_origin(headers, origins)
+}
+
+/// Checks Origin alone.
+///
+/// # Errors
+/// `Forbidden` for a strange one.
+pub fn check_origin(headers: &HeaderMap, origins: &OriginRules) -> Result<(), Failure> {
     let mut given = headers.get_all(header::ORIGIN).iter();
     if given.all(|origin| origins.admit(origin)) {
         Ok(())

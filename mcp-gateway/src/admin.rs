@@ -1,6 +1,8 @@
 //! The admin listener: `/status`, `/livez`, `/readyz`, `/healthz`, `/metrics`.
 //!
 //! Reads only. Liveness depends on nothing but this process; Host and Origin are checked as on the other listener.
+//! Where other machines can reach it, they see health and metrics, under whatever Host (a kubelet names the pod's address);
+//! the status, which holds the last words of servers, is for this machine alone unless its operator says otherwise.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -23,6 +25,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    listen::Peer,
     report::{Report, urls},
     telemetry::MetricsPage,
 };
@@ -30,6 +33,9 @@ use crate::{
 /// Asks the autoscaler for its state.
 pub(crate) type StatusSource =
     Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Status> + Send>> + Send + Sync>;
+
+/// What other machines may see: nothing in it is anybody's.
+const HARMLESS: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
 
 /// How long the autoscaler may take to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,10 +50,20 @@ pub(crate) struct Admin {
     /// Of the other listener, for the URLs of backends; without a final slash.
     pub(crate) base: Arc<str>,
     pub(crate) began: Instant,
-    pub(crate) hosts: HostRules,
-    pub(crate) origins: OriginRules,
+    pub(crate) gate: Gate,
     /// Cancelled once the gateway shuts down: no longer ready.
     pub(crate) closing: CancellationToken,
+}
+
+/// Who may see what.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    /// Other machines can reach the listener.
+    pub(crate) exposed: bool,
+    /// They may see the status.
+    pub(crate) open: bool,
+    pub(crate) hosts: HostRules,
+    pub(crate) origins: OriginRules,
 }
 
 /// The routes.
@@ -63,14 +79,28 @@ pub(crate) fn router(admin: Admin) -> Router {
 }
 
 async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    match edge::check(
-        request.uri(),
-        request.headers(),
-        &admin.hosts,
-        &admin.origins,
-    ) {
+    match admin.gate.admit(&request) {
         Ok(()) => next.run(request).await,
         Err(failure) => refuse(&failure),
+    }
+}
+
+impl Gate {
+    fn admit(&self, request: &Request) -> Result<(), Failure> {
+        if self.exposed && HARMLESS.contains(&request.uri().path()) {
+            return edge::check_origin(request.headers(), &self.origins);
+        }
+        edge::check(request.uri(), request.headers(), &self.hosts, &self.origins)?;
+        let peer = request.extensions().get::<Peer>();
+        let here = peer.is_some_and(|Peer(ip)| ip.is_loopback());
+        if self.exposed && !self.open && !here {
+            return Err(Failure::new(
+                FailureKind::Forbidden,
+                "Only health and metrics are shown to other machines. Ask on the gateway's own machine (or by 'kubectl \
+                 port-forward'), or let its operator start it with --admin-allow-anonymous.",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -156,25 +186,4 @@ pub(crate) fn wants_text(query: Option<&str>, headers: &HeaderMap) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::{HeaderMap, HeaderValue, header};
-
-    use super::wants_text;
-
-    fn ask(query: Option<&str>, accept: &'static str, agent: &'static str) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
-        wants_text(query, &headers)
-    }
-
-    #[test]
-    fn terminals_and_browsers_get_text_and_scripts_json() {
-        assert!(ask(None, "*/*", "curl/8.5.0"));
-        assert!(ask(None, "text/html,*/*", "Mozilla/5.0"));
-        assert!(!ask(None, "*/*", "python-requests/2"));
-        assert!(!ask(None, "application/json", "curl/8.5.0"));
-        assert!(!ask(Some("format=json"), "*/*", "curl/8.5.0"));
-        assert!(ask(Some("a=b&format=text"), "application/json", "x"));
-    }
-}
+mod tests;

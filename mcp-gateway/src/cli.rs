@@ -60,6 +60,9 @@ pub(crate) struct Layer {
     /// Address for status, health and metrics [default: 127.0.0.1:9090]
     #[arg(long, env = "MCP_GATEWAY_ADMIN_LISTEN", value_name = "ADDRESS")]
     pub(crate) admin_listen: Option<Address>,
+    /// Show the status to everybody who can reach a non-loopback --admin-listen, and not only health and metrics
+    #[arg(long, env = "MCP_GATEWAY_ADMIN_ALLOW_ANONYMOUS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) admin_allow_anonymous: Option<bool>,
     /// Folder for keys, records and logs [default: the XDG state folder]
     #[arg(long, env = "MCP_GATEWAY_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,

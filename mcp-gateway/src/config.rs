@@ -35,6 +35,8 @@ pub(crate) struct Settings {
 pub(crate) struct Edge {
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: SocketAddr,
+    /// Whoever reaches `admin_listen` may see the status; else other machines see health and metrics only.
+    pub(crate) admin_open: bool,
     pub(crate) hosts: HostRules,
     pub(crate) origins: OriginRules,
     /// Without a final slash.
@@ -159,6 +161,7 @@ impl Edge {
         Ok(Self {
             listen,
             admin_listen,
+            admin_open: layer.admin_allow_anonymous.unwrap_or(false),
             hosts,
             origins,
             public_url: public_url.map(|(url, _)| url),
@@ -211,6 +214,7 @@ impl Layer {
             demo: self.demo.or(below.demo),
             listen: self.listen.or(below.listen),
             admin_listen: self.admin_listen.or(below.admin_listen),
+            admin_allow_anonymous: self.admin_allow_anonymous.or(below.admin_allow_anonymous),
             state_dir: self.state_dir.or(below.state_dir),
             ready_file: self.ready_file.or(below.ready_file),
             keys: self.keys.or(below.keys),

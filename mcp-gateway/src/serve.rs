@@ -9,7 +9,7 @@ use anyhow::Context;
 use axum::{Router, routing::get};
 use mcp_gateway_activator::{
     Activator, ActivatorConfig, Deps,
-    auth::{Anonymous, Authenticate, KeyFile, StaticKeys},
+    auth::{Anonymous, Authenticate},
     directory::Directory,
     memory::Memory,
     session::{keyring::Keyring, sealed::Sealer},
@@ -24,7 +24,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, Gate},
     banner::{Whereabouts, base_url},
     built_in,
     config::{Access, Settings},
@@ -86,8 +86,10 @@ pub(crate) async fn run(settings: Settings, metrics: MetricsPage) -> anyhow::Res
     let tokens = Tokens::default();
     let gateway = assemble(settings, &tokens).await?;
 
-    if !operators.address().ip().is_loopback() {
-        tracing::warn!("the admin listener can be reached from other machines and asks for no key");
+    if !operators.address().ip().is_loopback() && gateway.settings.edge.admin_open {
+        tracing::warn!(
+            "whoever can reach the admin listener sees the status, last words of servers included"
+        );
     }
     let whereabouts = gateway.whereabouts(&clients, &operators);
     let listeners = gateway.listen(clients, operators, metrics, began);
@@ -127,13 +129,14 @@ fn authenticate(
     match access {
         Access::Anonymous => Ok(Arc::new(Anonymous::default())),
         Access::Keys(path) => {
-            let keys = Arc::new(StaticKeys::new(&KeyFile::load(path)?));
+            let followed = keys::Followed::open(path.clone())?;
+            let keys = followed.keys();
             if keys.count() == 0 {
                 tracing::warn!(
                     "there are no API keys yet: nobody is let in until 'mcp-gateway keys add'"
                 );
             }
-            tokio::spawn(keys::follow(path.clone(), Arc::clone(&keys), stop.clone()));
+            tokio::spawn(followed.follow(stop.clone()));
             Ok(keys)
         }
     }
@@ -256,15 +259,23 @@ impl Gateway {
             metrics,
             base,
             began,
-            hosts: self.settings.edge.hosts.clone(),
-            origins: self.settings.edge.origins.clone(),
+            gate: Gate {
+                exposed: !operators.address().ip().is_loopback(),
+                open: self.settings.edge.admin_open,
+                hosts: self.settings.edge.hosts.clone(),
+                origins: self.settings.edge.origins.clone(),
+            },
             closing: self.tokens.closing.clone(),
         });
         let data = self.activator.router(front);
         let Tokens { stop, cut, .. } = &self.tokens;
         vec![
             tokio::spawn(clients.serve(data, stop.clone(), cut.clone())),
-            tokio::spawn(operators.serve(admin, stop.clone(), cut.clone())),
+            tokio::spawn(
+                operators
+                    .naming_peers()
+                    .serve(admin, stop.clone(), cut.clone()),
+            ),
         ]
     }
 }

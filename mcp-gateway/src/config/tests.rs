@@ -37,6 +37,14 @@ fn an_open_listener_without_keys_is_refused_and_names_the_remedies() {
 }
 
 #[test]
+fn an_exposed_admin_listener_keeps_its_status_to_itself_unless_told_otherwise() {
+    let closed = load("serve --demo --admin-listen 0.0.0.0:9090 --allow-anonymous").unwrap();
+    assert!(!closed.edge.admin_open);
+    let open = load("serve --demo --admin-listen 0.0.0.0:9090 --admin-allow-anonymous").unwrap();
+    assert!(open.edge.admin_open);
+}
+
+#[test]
 fn nonsense_is_refused_with_its_own_sentence() {
     for (line, part) in [
         ("serve", "nothing to serve"),
