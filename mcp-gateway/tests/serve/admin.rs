@@ -1,5 +1,7 @@
 //! The admin listener and the page at `/`.
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
 use crate::support::{Home, Request, demo, until};
 
 #[test]
@@ -62,6 +64,44 @@ fn strange_hosts_and_origins_are_refused_on_both_listeners() {
         gateway.ask(&Request::get("/").host("evil.example")).status,
         403
     );
+}
+
+/// An address of this machine that is not loopback. Nothing is sent.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("198.51.100.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}
+
+#[test]
+fn other_machines_see_health_and_metrics_under_any_host_and_no_status() {
+    let home = Home::new();
+    home.document("d.yaml", &demo("d", ""));
+    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+    for more in [&[][..], &["--admin-allow-anonymous"]] {
+        let arguments = [&["--admin-listen", "0.0.0.0:0"], more].concat();
+        let gateway = home.serve(&arguments);
+        let status = Request::get("/status");
+        assert_eq!(gateway.admin_at(here, &status).status, 200);
+        let Some(there) = own_address() else {
+            eprintln!("skipped in part: this machine has no address but loopback");
+            return;
+        };
+        for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
+            // As a kubelet and Prometheus name it: by its address.
+            assert_eq!(gateway.admin_at(there, &Request::get(path)).status, 200);
+        }
+        let refused = gateway.admin_at(there, &status);
+        assert_eq!(refused.status, 403, "a host that was never allowed");
+        let reply = gateway.admin_at(there, &status.host("localhost"));
+        if more.is_empty() {
+            assert_eq!(reply.status, 403);
+            assert!(reply.body.contains("--admin-allow-anonymous"), "{reply:?}");
+        } else {
+            assert_eq!(reply.status, 200);
+        }
+    }
 }
 
 #[test]

@@ -9,9 +9,12 @@
 )]
 
 mod admin;
+mod children;
 mod documents;
 mod ends;
 mod keys;
+mod limits;
+mod readme;
 mod starts;
 mod support;
 mod telemetry;

@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     thread,
@@ -80,8 +80,10 @@ impl Home {
         let _ = fs::remove_file(self.path("ready.json"));
         let log = fs::File::create(self.path("log")).unwrap();
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
-        command.args(["--admin-listen", "127.0.0.1:0", "--backends"]);
-        command.arg(self.path("docs"));
+        if !arguments.contains(&"--admin-listen") {
+            command.args(["--admin-listen", "127.0.0.1:0"]);
+        }
+        command.arg("--backends").arg(self.path("docs"));
         command.arg("--ready-file").arg(self.path("ready.json"));
         command.envs(env.iter().copied());
         let child = command.args(arguments).stderr(log).spawn().unwrap();
@@ -152,6 +154,17 @@ impl Gateway<'_> {
         request.send(&self.address("admin"))
     }
 
+    /// Asks it under another address of this machine.
+    pub(crate) fn admin_at(&self, ip: IpAddr, request: &Request<'_>) -> Reply {
+        let bound: SocketAddr = self.address("admin").parse().unwrap();
+        request.send(&SocketAddr::new(ip, bound.port()).to_string())
+    }
+
+    /// `http://` and the address of a listener.
+    pub(crate) fn url(&self, which: &str) -> String {
+        format!("http://{}", self.address(which))
+    }
+
     pub(crate) fn status(&self) -> Value {
         let json = ("accept", "application/json");
         let reply = self.admin(&Request::get("/status").header(json.0, json.1));
@@ -183,7 +196,14 @@ impl Gateway<'_> {
         self.post(backend, &all, "tools/call", &params)
     }
 
-    fn post(&self, backend: &str, headers: &[(&str, &str)], method: &str, params: &Value) -> Reply {
+    /// Posts a request to a backend.
+    pub(crate) fn post(
+        &self,
+        backend: &str,
+        headers: &[(&str, &str)],
+        method: &str,
+        params: &Value,
+    ) -> Reply {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let path = format!("/adapters/{backend}/mcp");
         let mut request = Request::post(&path, body.to_string());
