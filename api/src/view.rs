@@ -44,6 +44,14 @@ pub struct Endpoint {
     pub secret: Option<InstanceSecret>,
 }
 
+impl Endpoint {
+    /// Whether a bridge answers there: in this process, or in a pod, where bridges alone have a secret.
+    #[must_use]
+    pub fn is_bridge(&self) -> bool {
+        self.reach == Reach::InProcess || self.secret.is_some()
+    }
+}
+
 /// The request header that bears an instance's secret. A client's own is stripped at the edge, and the bridge strips it
 /// before the server.
 pub const SECRET_HEADER: &str = "x-mcp-gateway-instance";

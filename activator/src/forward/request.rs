@@ -9,7 +9,10 @@ use std::{
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use mcp_gateway_api::{ids::UpstreamSession, view::InstanceView};
+use mcp_gateway_api::{
+    ids::UpstreamSession,
+    view::{InstanceView, SECRET_HEADER},
+};
 
 use tokio::sync::oneshot;
 
@@ -90,6 +93,16 @@ pub(crate) fn build(
     let headers = request.headers_mut();
     if let Ok(host) = HeaderValue::from_str(&to.endpoint.host) {
         headers.insert(header::HOST, host);
+    }
+    if let Some(mut secret) = to
+        .endpoint
+        .secret
+        .as_ref()
+        .and_then(|secret| HeaderValue::from_str(&secret.0).ok())
+    {
+        // A bridge in a pod answers nobody else. Marked, so that no `Debug` of a request shows it.
+        secret.set_sensitive(true);
+        headers.insert(SECRET_HEADER, secret);
     }
     if let Some(session) = extras
         .session
