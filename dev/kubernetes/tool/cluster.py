@@ -106,13 +106,14 @@ def start_missing(running: dict[str, list[int]]) -> dict[str, subprocess.Popen]:
     start("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
     for path, body in dns.objects():
         wait(path, 30, lambda path=path, body=body: api.apply(path, body), check)
+    gone = end_dns(api) if "kube-apiserver" in started else frozenset()
     wait("the kubelet", 60, lambda: urllib.request.urlopen(f"http://{NODE_IP}:10248/healthz", timeout=2), check)
     wait("the node", 60, lambda: node_ready(api), check)
     stages.done("node Ready")
     for space in ("default", "kube-system"):
         account = f"/api/v1/namespaces/{space}/serviceaccounts/default"
         wait(f"the default service account of {space}", 60, lambda: api.find(account), check)
-    wait("cluster DNS", 90, lambda: dns_ready(api), check)
+    wait("cluster DNS", 90, lambda: dns_ready(api, gone), check)
     stages.done("default service accounts, cluster DNS Ready")
     return started
 
@@ -122,10 +123,22 @@ def node_ready(api: Api) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def dns_ready(api: Api) -> bool:
-    """Whether the Service has somebody behind it; its Deployment is told seconds later."""
+def end_dns(api: Api) -> frozenset[str]:
+    """Ends the pods of the cluster's DNS and returns their UIDs.
+
+    After the API server was away they look for it at ever longer intervals, and answer
+    with what they knew meanwhile."""
+    pods = [pod["metadata"] for pod in api.get(dns.PODS)["items"]]
+    for pod in pods:
+        api.delete(f"/api/v1/namespaces/{dns.SPACE}/pods/{pod['name']}", grace=0)
+    return frozenset(pod["uid"] for pod in pods)
+
+
+def dns_ready(api: Api, gone: frozenset[str] = frozenset()) -> bool:
+    """Whether the Service has a living pod behind it; its Deployment is told seconds later."""
     slices = api.get(dns.ENDPOINTS)["items"]
-    return any(end["conditions"].get("ready") for each in slices for end in each.get("endpoints") or [])
+    return any(end["conditions"].get("ready") and end.get("targetRef", {}).get("uid") not in gone
+               for each in slices for end in each.get("endpoints") or [])
 
 
 def up(replace: bool) -> None:

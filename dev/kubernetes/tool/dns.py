@@ -19,6 +19,7 @@ COREFILE = """\
     }
 }
 """
+PODS = f"/api/v1/namespaces/{SPACE}/pods?labelSelector=k8s-app%3Dkube-dns"
 ENDPOINTS = (f"/apis/discovery.k8s.io/v1/namespaces/{SPACE}/endpointslices"
              "?labelSelector=kubernetes.io/service-name%3Dkube-dns")
 

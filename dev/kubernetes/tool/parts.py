@@ -108,11 +108,17 @@ KUBE_PROXY = {
 def write_configs() -> None:
     """All configuration files; JSON is YAML too."""
     (CONFIG / "cni").mkdir(parents=True, exist_ok=True)
-    (CONFIG / "containerd.toml").write_text(CONTAINERD_TOML)
-    (CONFIG / "cni" / "mcp-gateway.conflist").write_text(json.dumps(CNI, indent=1))
-    (CONFIG / "kubelet.yaml").write_text(json.dumps(KUBELET, indent=1))
-    (CONFIG / "kube-proxy.yaml").write_text(json.dumps(KUBE_PROXY, indent=1))
-    (CONFIG / "resolv.conf").write_text("# no names from outside the cluster\n")
+    for name, text in {
+        "containerd.toml": CONTAINERD_TOML,
+        "cni/mcp-gateway.conflist": json.dumps(CNI, indent=1),
+        "kubelet.yaml": json.dumps(KUBELET, indent=1),
+        "kube-proxy.yaml": json.dumps(KUBE_PROXY, indent=1),
+        "resolv.conf": "# no names from outside the cluster\n",
+    }.items():
+        path = CONFIG / name
+        # Only what is new: a kube-proxy whose file was written ends.
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
 
 
 def _etcd() -> list[str]:
@@ -136,6 +142,10 @@ def _apiserver() -> list[str]:
         f"--kubelet-client-key={PKI}/apiserver-kubelet.key",
         # By name it would be asked of the machine's own DNS.
         "--kubelet-preferred-address-types=InternalIP",
+        # For extension API servers; nobody has a certificate of that name.
+        f"--requestheader-client-ca-file={PKI}/ca.crt", "--requestheader-allowed-names=front-proxy-client",
+        "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
         f"--service-account-key-file={PKI}/service-accounts.pub",
         f"--service-account-signing-key-file={PKI}/service-accounts.key",
@@ -158,6 +168,8 @@ ARGUMENTS = {
         *_client("kube-controller-manager", 10257), f"--root-ca-file={PKI}/ca.crt",
         f"--service-account-private-key-file={PKI}/service-accounts.key", "--use-service-account-credentials=true",
         f"--cluster-signing-cert-file={PKI}/ca.crt", f"--cluster-signing-key-file={PKI}/ca.key",
+        # Starting all controllers asks more than the usual limits let through in 3 s.
+        "--kube-api-qps=200", "--kube-api-burst=400",
     ],
     "kube-scheduler": lambda: _client("kube-scheduler", 10259),
     "kubelet": lambda: [
