@@ -4,6 +4,9 @@
 //! [`mcp_gateway_api::scaler::Scaler`]. Both are gRPC, so that a newer side may add fields and an older one ignore them:
 //! agents outlive upgrades. Nothing is decided here.
 
+pub mod authority;
+pub mod token;
+
 /// Messages between an agent and the autoscaler (`proto/agent.proto`).
 #[expect(
     missing_docs,
@@ -27,3 +30,5 @@ pub mod agent {
 pub mod scaler {
     tonic::include_proto!("mcp_gateway.scaler.v1");
 }
+
+pub use authority::{ACTIVATOR_NAME, AUTOSCALER_NAME, Authority, HOME_NAME};

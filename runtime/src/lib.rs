@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use mcp_gateway_api::{
     backend::Backend,
     failure::ExitReport,
-    ids::{InstanceId, TenantName},
+    ids::{BackendName, Generation, InstanceId, TenantName},
     slot::SlotKey,
     view::Endpoint,
 };
@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 
 pub mod bridge;
 pub mod child;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod process;
 #[cfg(any(test, feature = "test-util"))]
 pub mod scripted;
@@ -63,6 +65,37 @@ pub enum RuntimeEvent {
     Exited(InstanceId, ExitReport),
 }
 
+/// An instance that was there before the runtime was opened: another process launched it. Its events follow as those of
+/// any other; `Running` and `Ready` are said again even if they were said to the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What it is.
+    pub launched: Launched,
+    /// Of which server.
+    pub backend: BackendName,
+    /// Of which text of the document.
+    pub generation: Generation,
+    /// Whose.
+    pub slot: SlotKey,
+    /// Charged for it.
+    pub tenant: TenantName,
+    /// How far it has come.
+    pub stage: FoundStage,
+}
+
+/// How far an instance that was found has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundStage {
+    /// It exists.
+    Starting,
+    /// Its process runs (its container has started).
+    Running,
+    /// It accepts requests, there.
+    Ready(Endpoint),
+    /// Somebody has told it to end; `Exited` follows by itself.
+    Ending,
+}
+
 /// How an instance is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Farewell {
@@ -81,6 +114,12 @@ pub trait Runtime: Send + Sync {
 
     /// Ends an instance; returns at once, `Exited` follows.
     async fn terminate(&self, instance: InstanceId, farewell: Farewell);
+
+    /// Takes an instance that was found under this leader's own epoch: when it returns, what an older leader may still
+    /// order for it fails. `false`: too late, it is gone or being ended. Tries until it knows.
+    async fn adopt(&self, _instance: InstanceId) -> bool {
+        true
+    }
 
     /// The last lines of an instance's stderr, oldest first; empty when there are none or it is unknown.
     async fn stderr_tail(&self, instance: InstanceId) -> Vec<String>;
