@@ -169,7 +169,8 @@ impl fmt::Debug for UpstreamSession {
     }
 }
 
-/// One activator process: the pod's UID, or random on a laptop.
+/// One activator process, random for each: which pod it runs in is said when it subscribes
+/// ([`crate::scaler::ActivatorPod`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ActivatorId(pub u128);
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{BackendName, InstanceId, SessionKey, TenantName, UpstreamSession};
 use crate::principal::PrincipalId;
+use crate::view::Stamp;
 
 /// The instance that holds a session and the id it goes by there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,10 @@ pub struct SessionRecord {
     pub log_level: Option<String>,
     /// Resource URIs subscribed to, to be replayed at revival; bounded by [`MAX_SUBSCRIPTIONS`].
     pub subscriptions: Vec<String>,
+    /// When a leader wrote it: tells a new leader which of two that activators remember is the later. Not kept on disk,
+    /// where there is one of each.
+    #[serde(skip)]
+    pub stamp: Stamp,
 }
 
 /// Most subscriptions remembered for a session.
@@ -109,7 +114,34 @@ impl SessionRecord {
             binding: None,
             log_level: None,
             subscriptions: Vec::new(),
+            stamp: Stamp::default(),
         }
+    }
+
+    /// Of two records of one session the one to believe: what has ended stays ended, else the later counts. The order
+    /// is total, so that records may be joined in any order and any number of times (§5, §11).
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        if self.rank() < other.rank() {
+            other
+        } else {
+            self
+        }
+    }
+
+    /// Everything that can differ, the weightiest first. One leader gives a stamp to one text only; the rest decides
+    /// between leaders that ought not to have been two.
+    fn rank(&self) -> impl Ord + '_ {
+        let upstream = |binding: &'_ SessionBinding| binding.upstream.0.to_string();
+        let home = self
+            .binding
+            .as_ref()
+            .map(|known| known.as_ref().map(|b| (b.instance, upstream(b))));
+        (
+            (self.ended, self.stamp),
+            (self.key, &self.backend, &self.tenant, self.expires_at),
+            (home, &self.log_level, &self.subscriptions),
+        )
     }
 
     /// Where the session lives, given what its sealed id says.

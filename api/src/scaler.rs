@@ -1,6 +1,7 @@
 //! The port in which activator and autoscaler meet. It has an in-process form and, later, a network form.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -8,9 +9,34 @@ use crate::{
     claim::{ClaimRequest, Claimed},
     failure::Failure,
     ids::{ActivatorId, InstanceId},
-    record::SessionUpdate,
-    view::{Lookup, ViewEvent},
+    record::{SessionUpdate, SharedRecord},
+    view::{InstanceView, Lookup, ViewEvent},
 };
+
+/// The UID of a pod in which activators run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PodUid(pub u128);
+
+/// The pod that an activator runs in, and which of the pod's processes it is (§11). An [`ActivatorId`] names the process
+/// alone; the pod tells a leader whom it has not heard yet, and which leases a restarted container has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ActivatorPod {
+    /// Which pod.
+    pub uid: PodUid,
+    /// Grows with each process of the pod: Unix nanoseconds at its start. A higher one voids the leases of a lower one.
+    pub incarnation: u64,
+}
+
+/// Everything an activator knows, for a leader that knows less: one message, so that a leader has all of it or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restatement {
+    /// A full report.
+    pub report: ActivityReport,
+    /// Its table, with the stamps it was told.
+    pub instances: Vec<InstanceView>,
+    /// The session records as the view told them, without own news that was not kept yet.
+    pub records: Vec<SharedRecord>,
+}
 
 /// The autoscaler as an activator sees it.
 ///
@@ -46,4 +72,24 @@ pub trait Scaler: Send + Sync {
     /// # Errors
     /// The tenant's records are full, or the leader is away.
     async fn record(&self, update: SessionUpdate) -> Result<(), Failure>;
+
+    /// As [`Scaler::subscribe`], for an activator in another process: when the receiver is dropped it is silent, not
+    /// gone. Its leases count, and drains wait for it, until its pod is gone, another process of its pod subscribes, it
+    /// has said goodbye, or ten minutes have passed.
+    fn subscribe_from(
+        &self,
+        activator: ActivatorId,
+        _pod: ActivatorPod,
+    ) -> mpsc::Receiver<ViewEvent> {
+        self.subscribe(activator)
+    }
+
+    /// Says everything this activator knows: due after each snapshot that is not complete, which is how a new leader
+    /// asks for it. Idempotent.
+    async fn restate(&self, restatement: Restatement) {
+        self.report(restatement.report).await;
+    }
+
+    /// Goodbye: this activator holds no lease and takes none any more.
+    async fn leave(&self, _activator: ActivatorId) {}
 }

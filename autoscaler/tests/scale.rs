@@ -94,6 +94,7 @@ fn record(n: usize) -> SessionRecord {
         })),
         log_level: None,
         subscriptions: vec![],
+        stamp: mcp_gateway_api::view::Stamp::default(),
     }
 }
 

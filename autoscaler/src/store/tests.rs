@@ -21,6 +21,7 @@ fn record(n: u8) -> SessionRecord {
         })),
         log_level: Some("debug".into()),
         subscriptions: vec!["file:///a".into()],
+        stamp: mcp_gateway_api::view::Stamp::default(),
     }
 }
 
