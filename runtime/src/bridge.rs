@@ -6,7 +6,8 @@
 //! mix on a child; which of them the server speaks is found out, not configured.
 //!
 //! From the outside in: `http` (paths, what each request is), `headers` (what they must say), `answer` and `body` (JSON
-//! or events), `shared` (who uses which child), `worker` (one child and its streams), `pipes` (its stdin and stdout),
+//! or events), `secret` (who may knock in a pod), `shared` (who uses which child), `worker` (one child and its streams),
+//! `pipes` (its stdin and stdout),
 //! `router` (pure: which message goes where, under which id), `message` (pure: reading and splicing JSON-RPC), `eras`
 //! (pure: what a server's answers tell about it).
 //!
@@ -14,13 +15,21 @@
 //! bound; nothing a child wrote to stderr reaches a client. Never restarts a child that died: that is the autoscaler's
 //! (an event tells), and a client's next request asks for what it needs.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mcp_gateway_api::{failure::ExitReport, ids::BackendName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, mpsc},
 };
 
 use crate::child::SpawnChild;
@@ -36,12 +45,15 @@ mod outlet;
 mod pipes;
 mod refusal;
 mod router;
+mod secret;
 mod shared;
 mod worker;
 
+pub use secret::{Gate, Refused};
 use shared::Shared;
 
-/// Request header that names whose modern exchange it is. Trusted: only the activator reaches a bridge.
+/// Request header that names whose modern exchange it is. Trusted: only the activator reaches a bridge, in this process
+/// or past its [`Gate`].
 pub const OWNER_HEADER: &str = "x-mcp-gateway-owner";
 
 /// What a bridge needs to know.
@@ -65,6 +77,8 @@ pub struct BridgeConfig {
     pub child_grace: Duration,
     /// Most children at once.
     pub max_children: usize,
+    /// Who may use it; `None` where only the gateway can reach it.
+    pub gate: Option<Arc<Gate>>,
 }
 
 impl BridgeConfig {
@@ -82,6 +96,7 @@ impl BridgeConfig {
             start_timeout: Duration::from_secs(300),
             child_grace: Duration::from_secs(5),
             max_children: 256,
+            gate: None,
         }
     }
 }
@@ -106,6 +121,15 @@ pub enum BridgeEvent {
         /// Legacy sessions that still have their child.
         sessions_left: usize,
     },
+}
+
+/// Who is on a connection.
+#[derive(Debug, Default)]
+pub struct Caller {
+    /// Where it came from, if over a network.
+    pub address: Option<IpAddr>,
+    /// Its place among those there may be at once, given back at the connection's end.
+    pub seat: Option<OwnedSemaphorePermit>,
 }
 
 /// A running bridge. Dropping it ends its children, without waiting for that.
@@ -148,12 +172,33 @@ impl Bridge {
 
     /// Serves HTTP/1.1 on one connection, in a task of its own, until the peer closes it or the bridge stops.
     pub fn serve(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        self.serve_for(io, Caller::default());
+    }
+
+    /// As [`Bridge::serve`], for somebody who came over a network.
+    pub fn serve_for(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        caller: Caller,
+    ) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
+            let Caller { address, seat } = caller;
+            let gate = shared.config.gate.clone();
+            let known = AtomicBool::new(gate.is_none());
             let service = hyper::service::service_fn(|request| {
                 let shared = Arc::clone(&shared);
+                let admitted = gate
+                    .as_ref()
+                    .is_none_or(|gate| gate.admits(request.headers(), address));
+                known.fetch_or(admitted, Ordering::Relaxed);
                 async move {
-                    Ok::<_, std::convert::Infallible>(http_server::handle(shared, request).await)
+                    let answer = if admitted {
+                        http_server::handle(shared, request).await
+                    } else {
+                        secret::refusal()
+                    };
+                    Ok::<_, std::convert::Infallible>(answer)
                 }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -163,9 +208,18 @@ impl Bridge {
                 .serve_connection(TokioIo::new(io), service);
             tokio::pin!(connection);
             let mut stopping = false;
+            let patience = tokio::time::sleep(secret::STRANGER);
+            tokio::pin!(patience);
+            let mut patient = gate.is_some();
             let ended = loop {
                 tokio::select! {
                     ended = &mut connection => break ended,
+                    () = &mut patience, if patient => {
+                        patient = false;
+                        if !known.load(Ordering::Relaxed) {
+                            break Ok(());
+                        }
+                    }
                     () = shared.stop.cancelled(), if !stopping => {
                         stopping = true;
                         connection.as_mut().graceful_shutdown();
@@ -176,6 +230,7 @@ impl Bridge {
                 // A client that goes away in the middle of a request is an error to hyper, not to us.
                 tracing::trace!(%error, "a connection ended");
             }
+            drop(seat);
         });
     }
 

@@ -9,7 +9,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -24,11 +23,11 @@ use tokio::{
 };
 
 use self::{
-    child::{Process, Surroundings},
-    http::HttpServer,
+    child::{Process, Records, Surroundings},
+    http::{HttpServer, Place},
     lock::StateLock,
-    output::{LogFile, Sink, Tail},
-    plan::not_started,
+    output::{Log, LogFile, Sink, Tail},
+    plan::{Listen, not_started},
     port::Ports,
     stdio::{BridgedServer, ProcessSpawner},
 };
@@ -38,7 +37,10 @@ use crate::{
     child::ChildControl,
 };
 
+pub mod alone;
+mod brood;
 mod child;
+mod config;
 mod group;
 mod http;
 mod listener;
@@ -53,6 +55,8 @@ mod stdio;
 mod table;
 
 pub use self::{
+    brood::Brood,
+    config::ProcessConfig,
     lock::LockError,
     plan::Environment,
     reap::{Orphan, ReapReport},
@@ -63,40 +67,6 @@ const EVENTS: usize = 1024;
 
 /// Bytes in flight on an in-process connection, each way.
 const PIPE: usize = 64 * 1024;
-
-/// How the runtime is set up.
-#[derive(Clone)]
-pub struct ProcessConfig {
-    /// Where the lock, child records and logs are; created if missing.
-    pub state_dir: PathBuf,
-    /// The gateway's own environment, read at each launch.
-    pub environment: Environment,
-    /// Longest request body a bridge takes, in bytes.
-    pub max_body: usize,
-    /// From asking an orphan of a killed gateway to end until it is killed.
-    pub orphan_grace: Duration,
-}
-
-impl std::fmt::Debug for ProcessConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProcessConfig")
-            .field("state_dir", &self.state_dir)
-            .finish_non_exhaustive()
-    }
-}
-
-impl ProcessConfig {
-    /// The defaults: this process's environment, bodies of 4 MiB, 2 s for orphans.
-    #[must_use]
-    pub fn new(state_dir: PathBuf) -> Self {
-        Self {
-            state_dir,
-            environment: Arc::new(|name| std::env::var_os(name)),
-            max_body: 4 << 20,
-            orphan_grace: Duration::from_secs(2),
-        }
-    }
-}
 
 /// Why the runtime could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +97,8 @@ pub struct ProcessRuntime {
 impl Drop for ProcessRuntime {
     fn drop(&mut self) {
         let live = self.shared.live.lock();
-        live.values().for_each(|live| live.end_by(Instant::now()));
+        live.values()
+            .for_each(|live| live.body.end_by(Instant::now()));
     }
 }
 
@@ -146,11 +117,11 @@ enum Body {
     Stdio(Arc<Bridge>, watch::Sender<Option<Instant>>),
 }
 
-impl Live {
+impl Body {
     fn end_by(&self, deadline: Instant) {
-        match &self.body {
-            Body::Http(process) => process.end_by(deadline),
-            Body::Stdio(_, end) => {
+        match self {
+            Self::Http(process) => process.end_by(deadline),
+            Self::Stdio(_, end) => {
                 end.send_if_modified(|end| end.is_none() && end.replace(deadline).is_none());
             }
         }
@@ -160,6 +131,7 @@ impl Live {
 struct Shared {
     config: ProcessConfig,
     boot: Arc<str>,
+    brood: Brood,
     ports: Ports,
     events: mpsc::Sender<RuntimeEvent>,
     live: Mutex<HashMap<InstanceId, Live>>,
@@ -199,6 +171,7 @@ impl ProcessRuntime {
         let shared = Arc::new(Shared {
             config,
             boot,
+            brood: Brood::default(),
             ports: Ports::default(),
             events,
             live: Mutex::default(),
@@ -239,11 +212,14 @@ impl Shared {
         Surroundings {
             backend: order.backend.name.to_string(),
             instance: id.to_string(),
-            records: self.config.state_dir.join("children"),
-            boot: Arc::clone(&self.boot),
+            records: Some(Records {
+                folder: self.config.state_dir.join("children"),
+                boot: Arc::clone(&self.boot),
+            }),
+            brood: self.brood.clone(),
             sink: Sink {
                 tails: vec![Arc::clone(live_tail)],
-                log: Arc::clone(log),
+                log: Log::File(Arc::clone(log)),
             },
         }
     }
@@ -256,7 +232,11 @@ impl Shared {
             .ports
             .reserve()
             .map_err(|error| not_started(error.to_string()))?;
-        let plan = plan::plan(spec, Some(port.port()), &self.config.environment)?;
+        let plan = plan::plan(
+            spec,
+            Some(Listen::on_loopback(port.port())),
+            &(&self.config.environment).into(),
+        )?;
         let log = self.open_log(id, order)?;
         let tail = Arc::new(Tail::default());
         let surroundings = self.surroundings(id, order, &tail, &log);
@@ -270,7 +250,7 @@ impl Shared {
         };
         let body = Body::Http(Arc::clone(&process));
         self.live.lock().insert(id, Live { tail, log, body });
-        let server = HttpServer::new(id, process, port, spec, self.events.clone());
+        let server = HttpServer::new(id, process, Place::Machine(port), spec, self.events.clone());
         let folder = self.logs(order);
         tokio::spawn(async move {
             let report = server.live().await;
@@ -284,8 +264,8 @@ impl Shared {
         let log = self.open_log(id, &order)?;
         let tail = Arc::new(Tail::default());
         let spawner = ProcessSpawner {
-            backend: Arc::clone(&order.backend),
-            environment: Arc::clone(&self.config.environment),
+            launch: Arc::new(order.backend.launch.clone()),
+            base: (&self.config.environment).into(),
             surroundings: self.surroundings(id, &order, &tail, &log),
         };
         let config = BridgeConfig {
@@ -366,7 +346,7 @@ impl Runtime for ProcessRuntime {
     async fn terminate(&self, instance: InstanceId, farewell: Farewell) {
         let live = self.shared.live.lock().get(&instance).cloned();
         if let Some(live) = live {
-            live.end_by(Instant::now() + farewell.grace);
+            live.body.end_by(Instant::now() + farewell.grace);
         }
     }
 

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::{
+    brood::{Brood, Counted},
     group::Group,
     output::{Sink, Tail, capture},
     plan::{Plan, not_started},
@@ -43,12 +44,21 @@ pub(crate) struct Surroundings {
     pub(crate) backend: String,
     /// Of which instance.
     pub(crate) instance: String,
-    /// Where records go.
-    pub(crate) records: PathBuf,
-    /// This boot of the machine.
-    pub(crate) boot: Arc<str>,
+    /// Where a record of it goes; none where nobody could read it later (a pod).
+    pub(crate) records: Option<Records>,
+    /// Among whom it is counted.
+    pub(crate) brood: Brood,
     /// Where output goes, besides the child's own tail.
     pub(crate) sink: Sink,
+}
+
+/// Where child records go.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    /// The folder.
+    pub(crate) folder: PathBuf,
+    /// This boot of the machine.
+    pub(crate) boot: Arc<str>,
 }
 
 /// Pipes of a child whose stdin and stdout are a protocol.
@@ -76,7 +86,9 @@ pub(crate) fn spawn(
     piped: bool,
     surroundings: Surroundings,
 ) -> Result<(Arc<Process>, Option<Pipes>), ExitReport> {
-    let mut child = command(&plan, piped).spawn().map_err(|error| {
+    let mut command = command(&plan, piped);
+    let spawned = surroundings.brood.spawn(|| command.spawn());
+    let (mut child, counted) = spawned.map_err(|error| {
         tracing::debug!(program = %plan.program.display(), %error, "a child could not be spawned");
         not_started(refusal(&plan, &error))
     })?;
@@ -86,7 +98,10 @@ pub(crate) fn spawn(
         return Err(not_started("the system gave it no process id"));
     };
     let guard = Guard { group, armed: true };
-    let record = record(leader, &surroundings);
+    let record = surroundings
+        .records
+        .as_ref()
+        .and_then(|to| record(leader, &surroundings, to));
     let tail = Arc::new(Tail::default());
     let mut sink = surroundings.sink;
     sink.tails.push(Arc::clone(&tail));
@@ -107,6 +122,7 @@ pub(crate) fn spawn(
     let (said, exit) = watch::channel(None);
     let keeper = Keeper {
         child,
+        counted: Some(counted),
         guard,
         record,
         tail,
@@ -158,7 +174,7 @@ fn refusal(plan: &Plan, error: &std::io::Error) -> String {
 }
 
 /// A child that cannot be recorded runs all the same: only its reaping after a crash of the gateway is lost.
-fn record(leader: i32, surroundings: &Surroundings) -> Option<RecordFile> {
+fn record(leader: i32, surroundings: &Surroundings, to: &Records) -> Option<RecordFile> {
     let written = table::one(leader).and_then(|entry| {
         let entry = entry.ok_or_else(|| std::io::Error::other("it is not in the process table"))?;
         let record = ChildRecord {
@@ -167,9 +183,9 @@ fn record(leader: i32, surroundings: &Surroundings) -> Option<RecordFile> {
             pid: leader,
             start: entry.start,
             session: entry.session,
-            boot: surroundings.boot.to_string(),
+            boot: to.boot.to_string(),
         };
-        records::write(&surroundings.records, &record)
+        records::write(&to.folder, &record)
     });
     written
         .inspect_err(|error| {
@@ -199,6 +215,7 @@ impl Drop for Guard {
 /// Owns the process; what its task runs.
 struct Keeper {
     child: Child,
+    counted: Option<Counted>,
     guard: Guard,
     record: Option<RecordFile>,
     tail: Arc<Tail>,
@@ -210,6 +227,8 @@ impl Keeper {
     async fn keep(mut self) -> ExitReport {
         let group = self.guard.group;
         let (status, told) = self.leader_gone(group).await;
+        // Reaped: its number may be another's soon.
+        self.counted = None;
         let deadline = told.unwrap_or_else(|| {
             group.ask();
             Instant::now() + LEFTOVER_GRACE

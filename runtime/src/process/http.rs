@@ -2,7 +2,11 @@
 //!
 //! `Running`, then at most one `Ready`, warnings, then `Exited`, in this order, from this one task.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use mcp_gateway_api::{
     backend::LaunchSpec,
@@ -16,18 +20,56 @@ use super::{
     child::Process,
     listener::{self, Listening},
     port::Reservation,
-    probe::{NotYet, Probe, Seen},
+    probe::{NotYet, Probe, Seen, loopback},
 };
 use crate::{RuntimeEvent, child::ChildControl};
 
 /// If somebody else answers on the port, how long our child gets to fail at binding it.
 const DISPUTE: Duration = Duration::from_millis(250);
 
+/// Where a server listens.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// On loopback, at a port of this machine that it was given.
+    Machine(Reservation),
+    /// At its pod's address, where others reach it.
+    Pod {
+        /// The pod's address.
+        ip: IpAddr,
+        /// The port of the document.
+        port: u16,
+    },
+}
+
+impl Place {
+    fn port(&self) -> u16 {
+        match self {
+            Self::Machine(reservation) => reservation.port(),
+            Self::Pod { port, .. } => *port,
+        }
+    }
+
+    /// Where it must answer, and where an answer would be of no use.
+    fn addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        match self {
+            Self::Machine(reservation) => (loopback(reservation.port()).into(), Vec::new()),
+            Self::Pod { ip, port } => pod_addresses(*ip, *port),
+        }
+    }
+}
+
+/// Where a server in a pod must answer, and where an answer would be of no use to anybody.
+pub(crate) fn pod_addresses(ip: IpAddr, port: u16) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    let at = SocketAddr::new(ip, port);
+    let elsewhere = loopback(port).into_iter().filter(|other| *other != at);
+    (vec![at], elsewhere.collect())
+}
+
 /// One HTTP server that was spawned.
 pub(crate) struct HttpServer {
     pub(crate) id: InstanceId,
     pub(crate) process: Arc<Process>,
-    pub(crate) port: Reservation,
+    pub(crate) place: Place,
     pub(crate) host: Option<String>,
     pub(crate) path: String,
     pub(crate) health_path: Option<String>,
@@ -38,14 +80,14 @@ impl HttpServer {
     pub(crate) fn new(
         id: InstanceId,
         process: Arc<Process>,
-        port: Reservation,
+        place: Place,
         spec: &LaunchSpec,
         events: mpsc::Sender<RuntimeEvent>,
     ) -> Self {
         Self {
             id,
             process,
-            port,
+            place,
             host: spec.host.clone(),
             path: spec.path.clone(),
             health_path: spec.health_path.clone(),
@@ -57,17 +99,21 @@ impl HttpServer {
     pub(crate) async fn live(self) -> ExitReport {
         self.say(RuntimeEvent::Running(self.id)).await;
         let mut last = NotYet::Silent;
+        let (at, useless) = self.place.addresses();
         let probe = Probe {
-            port: self.port.port(),
+            at,
+            useless,
             host: self.host(),
             health_path: self.health_path.clone(),
         };
         // Looking takes about as long as the server's first answer, so it is done meanwhile.
         let mut look: Option<JoinHandle<Listening>> = None;
         let watch = |seen| match seen {
-            Seen::Listening => {
+            // In a pod there is nobody else's listener to tell it from.
+            Seen::Listening if matches!(self.place, Place::Machine(_)) => {
                 look.get_or_insert_with(|| self.look());
             }
+            Seen::Listening => {}
             Seen::NotYet(why) => last = why,
         };
         let address = tokio::select! {
@@ -89,14 +135,14 @@ impl HttpServer {
         }
         self.say(RuntimeEvent::Ready(self.id, self.endpoint(address)))
             .await;
-        for warning in warnings(&listening, self.port.port()) {
+        for warning in warnings(&listening, self.place.port()) {
             self.say(RuntimeEvent::Warning(self.id, warning)).await;
         }
         self.process.exited().await
     }
 
     fn look(&self) -> JoinHandle<Listening> {
-        let port = self.port.port();
+        let port = self.place.port();
         let leader = self.process.pid().and_then(|pid| i32::try_from(pid).ok());
         tokio::task::spawn_blocking(move || {
             leader.map_or_else(Listening::default, |leader| listener::look(port, leader))
@@ -106,7 +152,7 @@ impl HttpServer {
     fn host(&self) -> String {
         self.host
             .clone()
-            .unwrap_or_else(|| format!("localhost:{}", self.port.port()))
+            .unwrap_or_else(|| format!("localhost:{}", self.place.port()))
     }
 
     fn endpoint(&self, address: SocketAddr) -> Endpoint {

@@ -1,4 +1,4 @@
-//! What children write that is not protocol: the last lines in memory, all of it in a capped file.
+//! What children write that is not protocol: the last lines in memory, all of it in a capped file or on our own stderr.
 //!
 //! Invariants: memory per stream is bounded whatever a child writes (a line longer than [`MAX_LINE`] is cut into
 //! several); a file and its predecessor (`.1`) together hold at most [`MAX_FILE`] bytes; files are private (0600).
@@ -140,11 +140,32 @@ fn open_log(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Where the lines of a stream are kept.
+#[derive(Debug, Clone)]
+pub(crate) enum Log {
+    /// In a capped file.
+    File(Arc<LogFile>),
+    /// On our own stderr: in a pod that is the container's, which the kubelet keeps and caps.
+    Stderr,
+}
+
+impl Log {
+    fn write(&self, bytes: &[u8]) {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stderr => {
+                // A container whose stderr nobody takes any more is being torn down.
+                let _ = io::stderr().write_all(bytes);
+            }
+        }
+    }
+}
+
 /// Where the lines of a stream go.
 #[derive(Debug, Clone)]
 pub(crate) struct Sink {
     pub(crate) tails: Vec<Arc<Tail>>,
-    pub(crate) log: Arc<LogFile>,
+    pub(crate) log: Log,
 }
 
 /// Cuts a stream into lines.
@@ -220,11 +241,11 @@ pub(crate) async fn capture(mut stream: impl AsyncRead + Unpin, sink: Sink) {
 }
 
 /// Writes a batch where blocking is allowed; gives the emptied buffer back.
-async fn written(log: &Arc<LogFile>, mut batch: Vec<u8>) -> Vec<u8> {
+async fn written(log: &Log, mut batch: Vec<u8>) -> Vec<u8> {
     if batch.is_empty() {
         return batch;
     }
-    let log = Arc::clone(log);
+    let log = log.clone();
     let write = move || {
         log.write(&batch);
         batch.clear();

@@ -26,6 +26,62 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// How the gateway's own environment is read; a value so that tests can give one.
 pub type Environment = Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
 
+/// What of our own environment a child gets, before the document's.
+#[derive(Clone)]
+pub(crate) enum Base {
+    /// Only what every program expects; the rest can be asked for by name (`valueFrom.env`).
+    Chosen(Environment),
+    /// All of this, which somebody else chose: in a pod, what Kubernetes gave the container.
+    Whole(Arc<[(OsString, OsString)]>),
+}
+
+impl From<&Environment> for Base {
+    fn from(environment: &Environment) -> Self {
+        Self::Chosen(Arc::clone(environment))
+    }
+}
+
+impl Base {
+    fn get(&self, name: &str) -> Option<OsString> {
+        match self {
+            Self::Chosen(environment) => environment(name),
+            Self::Whole(all) => {
+                let found = all.iter().rev().find(|(key, _)| key == name);
+                found.map(|(_, value)| value.clone())
+            }
+        }
+    }
+
+    fn start(&self) -> Vec<(OsString, OsString)> {
+        match self {
+            Self::Chosen(environment) => INHERITED
+                .iter()
+                .filter_map(|name| environment(name).map(|value| (name.into(), value)))
+                .collect(),
+            Self::Whole(all) => all.to_vec(),
+        }
+    }
+}
+
+/// Where an HTTP server is told to listen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listen {
+    /// `HOST`.
+    pub(crate) host: &'static str,
+    /// `PORT` and `${PORT}`.
+    pub(crate) port: u16,
+}
+
+impl Listen {
+    /// On this machine, for nobody else.
+    pub(crate) const fn on_loopback(port: u16) -> Self {
+        Self {
+            host: "127.0.0.1",
+            port,
+        }
+    }
+}
+
 /// What is spawned. Holds secrets, so it has no `Debug`.
 pub(crate) struct Plan {
     /// The executable, found.
@@ -48,17 +104,17 @@ pub(crate) fn not_started(summary: impl Into<String>) -> ExitReport {
     }
 }
 
-/// Makes the plan; `port` is given for HTTP servers.
+/// Makes the plan; `listen` is given for HTTP servers.
 ///
 /// # Errors
 /// A sentence naming what is missing and what to do about it.
 pub(crate) fn plan(
     spec: &LaunchSpec,
-    port: Option<u16>,
-    environment: &Environment,
+    listen: Option<Listen>,
+    base: &Base,
 ) -> Result<Plan, ExitReport> {
-    let fill = |text: &String| match port {
-        Some(port) => text.replace("${PORT}", &port.to_string()),
+    let fill = |text: &String| match listen {
+        Some(listen) => text.replace("${PORT}", &listen.port.to_string()),
         None => text.clone(),
     };
     let mut words = spec.command.iter().chain(&spec.args).map(fill);
@@ -66,7 +122,7 @@ pub(crate) fn plan(
         not_started("it has no command: name the program in `command`, for example command: [npx, -y, some-server]")
     })?;
     let args: Vec<String> = words.collect();
-    let env = child_env(spec, port, environment)?;
+    let env = child_env(spec, listen, base)?;
     if [&name]
         .into_iter()
         .chain(&args)
@@ -100,24 +156,21 @@ pub(crate) fn plan(
 
 fn child_env(
     spec: &LaunchSpec,
-    port: Option<u16>,
-    environment: &Environment,
+    listen: Option<Listen>,
+    base: &Base,
 ) -> Result<Vec<(OsString, OsString)>, ExitReport> {
-    let mut env: Vec<(OsString, OsString)> = INHERITED
-        .iter()
-        .filter_map(|name| environment(name).map(|value| (name.into(), value)))
-        .collect();
+    let mut env = base.start();
     if env.iter().all(|(name, _)| name != "PATH") {
         env.push(("PATH".into(), DEFAULT_PATH.into()));
     }
-    if let Some(port) = port {
-        env.push(("HOST".into(), "127.0.0.1".into()));
-        env.push(("PORT".into(), port.to_string().into()));
+    if let Some(listen) = listen {
+        env.push(("HOST".into(), listen.host.into()));
+        env.push(("PORT".into(), listen.port.to_string().into()));
     }
     for var in &spec.env {
         let value = match &var.value {
             EnvValue::Literal(text) => OsString::from(text),
-            EnvValue::FromEnv(name) => environment(name).ok_or_else(|| {
+            EnvValue::FromEnv(name) => base.get(name).ok_or_else(|| {
                 not_started(format!(
                     "its variable {} takes its value from the gateway's environment (valueFrom.env: {name}), where \
                      {name} is not set: set {name} where the gateway is started",

@@ -32,7 +32,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Probe {
-    pub(crate) port: u16,
+    pub(crate) at: Vec<SocketAddr>,
+    /// Where nobody but the prober would reach it: a server that listens only there does not serve.
+    pub(crate) useless: Vec<SocketAddr>,
     /// The `Host` header.
     pub(crate) host: String,
     /// An explicit path that must give 2xx; else `/healthz`, where anything below 500 will do.
@@ -44,6 +46,11 @@ pub(crate) struct Probe {
 pub(crate) enum NotYet {
     #[error("it did not listen on its port (given as $PORT and ${{PORT}})")]
     Silent,
+    #[error(
+        "it listens only on loopback, where the gateway cannot reach it in its pod: make it listen on every address (it \
+         is given HOST)"
+    )]
+    OnlyLoopback,
     #[error("it accepted a connection on its port but did not answer within {ANSWER:?}")]
     Hangs,
     #[error("it accepted a connection on its port, but gave no HTTP answer")]
@@ -61,6 +68,14 @@ pub(crate) enum Seen {
     Listening,
     /// A try has failed.
     NotYet(NotYet),
+}
+
+/// Servers told `localhost` may listen on either loopback address.
+pub(crate) fn loopback(port: u16) -> [SocketAddr; 2] {
+    [
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+    ]
 }
 
 /// The time until the next try, at `age` after the start.
@@ -110,13 +125,9 @@ impl Probe {
         }
     }
 
-    /// Servers told `localhost` may listen on either loopback address.
     async fn once(&self, seen: &mut impl FnMut(Seen)) -> Result<SocketAddr, NotYet> {
         let mut why = NotYet::Silent;
-        for address in [
-            SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)),
-            SocketAddr::from((Ipv6Addr::LOCALHOST, self.port)),
-        ] {
+        for address in self.at.iter().copied() {
             let Some(stream) = connect(address).await else {
                 continue;
             };
@@ -128,6 +139,13 @@ impl Probe {
                 },
                 Ok(Err(other)) => why = other,
                 Err(_) => why = NotYet::Hangs,
+            }
+        }
+        if why == NotYet::Silent {
+            for address in self.useless.iter().copied() {
+                if connect(address).await.is_some() {
+                    return Err(NotYet::OnlyLoopback);
+                }
             }
         }
         Err(why)
@@ -168,7 +186,8 @@ mod tests {
 
     fn probe(health_path: Option<&str>) -> Probe {
         Probe {
-            port: 1,
+            at: loopback(1).into(),
+            useless: Vec::new(),
             host: "localhost:1".into(),
             health_path: health_path.map(Into::into),
         }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use mcp_gateway_api::{
-    backend::Backend,
+    backend::LaunchSpec,
     failure::ExitReport,
     ids::InstanceId,
     view::{Endpoint, Reach},
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     child::{self, Surroundings},
-    plan::{self, Environment, not_started},
+    plan::{self, Base, not_started},
 };
 use crate::{
     RuntimeEvent,
@@ -93,19 +93,19 @@ fn endpoint() -> Endpoint {
 
 /// Spawns children of one backend for one instance. Their variables are read anew each time.
 pub(crate) struct ProcessSpawner {
-    pub(crate) backend: Arc<Backend>,
-    pub(crate) environment: Environment,
+    pub(crate) launch: Arc<LaunchSpec>,
+    pub(crate) base: Base,
     pub(crate) surroundings: Surroundings,
 }
 
 #[async_trait]
 impl SpawnChild for ProcessSpawner {
     async fn spawn(&self) -> Result<StdioChild, ExitReport> {
-        let backend = Arc::clone(&self.backend);
-        let environment = Arc::clone(&self.environment);
+        let launch = Arc::clone(&self.launch);
+        let base = self.base.clone();
         let surroundings = self.surroundings.clone();
         let work = move || {
-            let plan = plan::plan(&backend.launch, None, &environment)?;
+            let plan = plan::plan(&launch, None, &base)?;
             child::spawn(plan, true, surroundings)
         };
         // If this future is dropped meanwhile, so are the handles, and the child's keeper ends it.

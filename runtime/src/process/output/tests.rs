@@ -87,7 +87,7 @@ async fn a_captured_stream_is_in_the_tail_and_in_the_file() {
     let tail = Arc::new(Tail::default());
     let sink = Sink {
         tails: vec![Arc::clone(&tail)],
-        log: Arc::clone(&log),
+        log: Log::File(Arc::clone(&log)),
     };
     capture(&b"one\ntwo"[..], sink).await;
     assert_eq!(tail.lines(), ["one", "two"]);

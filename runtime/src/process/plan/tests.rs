@@ -36,7 +36,7 @@ fn var(name: &str, value: EnvValue) -> EnvVar {
 }
 
 fn refusal(spec: &LaunchSpec, environment: &Environment) -> String {
-    plan(spec, None, environment).err().unwrap().summary
+    plan(spec, None, &environment.into()).err().unwrap().summary
 }
 
 fn names(plan: &Plan) -> Vec<&str> {
@@ -53,13 +53,21 @@ fn a_child_gets_the_listed_variables_and_no_others() {
         ("HOME", "/home/me"),
         ("AWS_SECRET_ACCESS_KEY", "hush"),
     ]);
-    let made = plan(&spec(&["sh"]), Some(4711), &environment).ok().unwrap();
+    let made = plan(
+        &spec(&["sh"]),
+        Some(Listen::on_loopback(4711)),
+        &(&environment).into(),
+    )
+    .ok()
+    .unwrap();
     assert_eq!(names(&made), ["HOME", "PATH", "HOST", "PORT"]);
 }
 
 #[test]
 fn a_stdio_child_gets_neither_host_nor_port() {
-    let made = plan(&spec(&["sh"]), None, &ambient(&[])).ok().unwrap();
+    let made = plan(&spec(&["sh"]), None, &(&ambient(&[])).into())
+        .ok()
+        .unwrap();
     assert_eq!(names(&made), ["PATH"]);
 }
 
@@ -67,7 +75,13 @@ fn a_stdio_child_gets_neither_host_nor_port() {
 fn the_port_is_filled_into_command_and_args() {
     let mut spec = spec(&["sh", "--port=${PORT}"]);
     spec.args = vec!["${PORT}".into(), "$PORT".into()];
-    let made = plan(&spec, Some(4711), &ambient(&[])).ok().unwrap();
+    let made = plan(
+        &spec,
+        Some(Listen::on_loopback(4711)),
+        &(&ambient(&[])).into(),
+    )
+    .ok()
+    .unwrap();
     assert_eq!(made.args, ["--port=4711", "4711", "$PORT"]);
 }
 
@@ -75,7 +89,13 @@ fn the_port_is_filled_into_command_and_args() {
 fn the_document_overrides_what_everybody_gets() {
     let mut spec = spec(&["sh"]);
     spec.env = vec![var("HOST", EnvValue::Literal("::1".into()))];
-    let made = plan(&spec, Some(4711), &ambient(&[])).ok().unwrap();
+    let made = plan(
+        &spec,
+        Some(Listen::on_loopback(4711)),
+        &(&ambient(&[])).into(),
+    )
+    .ok()
+    .unwrap();
     let last = made.env.iter().rfind(|(name, _)| name == "HOST").unwrap();
     assert_eq!(last.1, "::1");
 }
@@ -130,7 +150,7 @@ proptest! {
         spec.command = command;
         spec.env = vec![var(&name, EnvValue::Literal(value))];
         let all: Environment = Arc::new(|_| Some(OsString::from("/bin")));
-        if let Ok(made) = plan(&spec, Some(1), &all) {
+        if let Ok(made) = plan(&spec, Some(Listen::on_loopback(1)), &(&all).into()) {
             prop_assert_eq!(made.env.len(), INHERITED.len() + 3);
         }
     }
