@@ -11,6 +11,8 @@ pub mod token;
 #[expect(
     missing_docs,
     clippy::all,
+    clippy::clone_on_ref_ptr,
+    clippy::doc_markdown,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated; the comments are in proto/agent.proto"
@@ -22,7 +24,8 @@ pub mod agent {
 /// Messages between an activator and the autoscaler (`proto/scaler.proto`).
 #[expect(
     missing_docs,
-    clippy::all,
+    clippy::clone_on_ref_ptr,
+    clippy::doc_markdown,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated; the comments are in proto/scaler.proto"
