@@ -7,6 +7,8 @@ pub mod activity;
 pub mod backend;
 pub mod catalog;
 pub mod claim;
+#[cfg(feature = "crds")]
+pub mod crds;
 pub mod endpoint;
 pub mod failure;
 pub mod ids;

@@ -75,4 +75,13 @@ impl ScalingPolicy {
             session_lifetime: Duration::from_secs(30 * 24 * 3600),
         }
     }
+
+    /// The same for a pod, which must serve sooner: its image has been pulled before the time runs.
+    #[must_use]
+    pub const fn for_pods(isolation: Isolation) -> Self {
+        Self {
+            start_timeout: Duration::from_secs(60),
+            ..Self::for_processes(isolation)
+        }
+    }
 }

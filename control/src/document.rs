@@ -1,9 +1,10 @@
-//! The documents of `docs/configuration.md`: `McpBackend` and `ScalingPolicy` as people write them, absent fields absent.
+//! The documents of `docs/configuration.md`: `McpBackend`, `ScalingPolicy` and `Tenant` as people write them, absent
+//! fields absent.
 //!
 //! Parsing decides what a field may say; what fields say together is decided in [`crate::yaml`].
 
 use mcp_gateway_api::{
-    backend::Transport,
+    backend::{AgentForm, Transport},
     ids::{BackendName, PolicyName, TenantName},
     policy::{Isolation, OnIdle, ScalingPolicy},
 };
@@ -11,8 +12,11 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_saphyr::Spanned;
 
 pub mod fields;
+pub mod pod;
 
-use fields::{Bytes, EnvName, EnvText, HostName, Only, OnlyEmpty, Span, UrlPath};
+use crate::place::Place;
+use fields::{Bytes, EnvName, EnvText, HostName, Only, OnlyEmpty, PortNumber, Span, UrlPath};
+use pod::{Image, ObjectKey, ObjectName, PodSpec, Resources};
 
 /// The one `apiVersion`.
 pub const API_VERSION: &str = "mcp-gateway.dev/v1alpha1";
@@ -67,6 +71,8 @@ pub struct BackendDocument {
 pub struct BackendSpec {
     /// For people.
     pub description: Option<String>,
+    /// The image of its pods.
+    pub image: Option<Spanned<Image>>,
     /// The program and its leading arguments.
     pub command: Option<Spanned<Vec<String>>>,
     /// Further arguments.
@@ -78,7 +84,7 @@ pub struct BackendSpec {
     /// What it speaks.
     pub transport: Option<Transport>,
     /// Where it listens in a pod; a process gets a free port as `$PORT`.
-    pub port: Option<Spanned<u16>>,
+    pub port: Option<Spanned<PortNumber>>,
     /// The path of its endpoint.
     pub path: Option<Spanned<UrlPath>>,
     /// The `Host` header sent upstream.
@@ -93,6 +99,12 @@ pub struct BackendSpec {
     pub tenants: Option<Vec<TenantName>>,
     #[serde(default, rename = "requiredRoles")]
     _required_roles: Option<OnlyEmpty>,
+    /// How our agent gets into its pods.
+    pub agent: Option<Spanned<AgentForm>>,
+    /// What its pods may use.
+    pub resources: Option<Spanned<Resources>>,
+    /// What else its pods are like.
+    pub pod: Option<Spanned<PodSpec>>,
 }
 
 /// One entry of `env`.
@@ -112,7 +124,24 @@ pub struct EnvEntry {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ValueFrom {
     /// A variable of the gateway's own environment.
-    pub env: EnvName,
+    pub env: Option<EnvName>,
+    /// A key of a Secret beside the backend.
+    pub secret_key_ref: Option<KeySelector>,
+    /// A key of a `ConfigMap` beside the backend.
+    pub config_map_key_ref: Option<KeySelector>,
+}
+
+/// `secretKeyRef` and `configMapKeyRef`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeySelector {
+    /// The object's name.
+    pub name: ObjectName,
+    /// The key in it.
+    pub key: ObjectKey,
+    /// Whether the server starts without it.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// `healthCheck`.
@@ -143,6 +172,31 @@ pub struct PolicyDocument {
     pub metadata: Metadata<PolicyName>,
     /// What it says.
     pub spec: PolicySpec,
+}
+
+/// `kind: Tenant`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TenantDocument {
+    #[serde(rename = "apiVersion")]
+    _api_version: ApiVersion,
+    #[serde(rename = "kind")]
+    _kind: String,
+    /// Its name.
+    pub metadata: Metadata<TenantName>,
+    /// What it says.
+    #[serde(default)]
+    pub spec: TenantSpec,
+}
+
+/// `spec` of a `Tenant`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TenantSpec {
+    /// How people call it.
+    pub display_name: Option<String>,
+    /// For people.
+    pub description: Option<String>,
 }
 
 /// `spec` of a `ScalingPolicy`, and an inline `policy`. What is absent has the default of the transport.
@@ -191,12 +245,16 @@ impl<'de> Deserialize<'de> for Count {
 impl PolicySpec {
     /// The policy with every field filled in.
     #[must_use]
-    pub fn resolve(&self, transport: Transport) -> ScalingPolicy {
+    pub fn resolve(&self, transport: Transport, place: Place) -> ScalingPolicy {
         let usual = match transport {
             Transport::Stdio => Isolation::Session,
             Transport::StreamableHttp | Transport::Sse => Isolation::Tenant,
         };
-        let base = ScalingPolicy::for_processes(self.isolation.unwrap_or(usual));
+        let isolation = self.isolation.unwrap_or(usual);
+        let base = match place {
+            Place::Process => ScalingPolicy::for_processes(isolation),
+            Place::Pod => ScalingPolicy::for_pods(isolation),
+        };
         let or = |given: Option<Span>, default| given.map_or(default, |span| span.0);
         let count = |given: Option<Count>, default| given.map_or(default, |count| count.0);
         ScalingPolicy {

@@ -7,7 +7,11 @@ use mcp_gateway_api::{
     ids::{BackendName, PolicyName, TenantName},
 };
 
-use crate::{document::PolicySpec, problem::Problem};
+use crate::{
+    document::{PolicySpec, TenantSpec},
+    place::Place,
+    problem::Problem,
+};
 
 /// How a draft names its policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +36,8 @@ pub struct Draft {
     pub name: BackendName,
     /// The line its document or entry begins on.
     pub line: u64,
+    /// Where its servers run.
+    pub place: Place,
     /// For people.
     pub description: Option<String>,
     /// How it starts.
@@ -56,6 +62,15 @@ pub enum Item {
         /// Its fields, absent ones still absent.
         spec: PolicySpec,
     },
+    /// `kind: Tenant`. Nothing acts on it yet beyond showing it.
+    Tenant {
+        /// Its name.
+        name: TenantName,
+        /// The line its document begins on.
+        line: u64,
+        /// What it says.
+        spec: TenantSpec,
+    },
 }
 
 /// Names an item within its file.
@@ -65,6 +80,8 @@ pub enum Key {
     Backend(String),
     /// A policy.
     Policy(String),
+    /// A tenant.
+    Tenant(String),
 }
 
 impl Item {
@@ -74,6 +91,17 @@ impl Item {
         match self {
             Self::Backend(draft) => Key::Backend(draft.name.as_str().to_owned()),
             Self::Policy { name, .. } => Key::Policy(name.as_str().to_owned()),
+            Self::Tenant { name, .. } => Key::Tenant(name.as_str().to_owned()),
+        }
+    }
+
+    /// Its kind and name, as problems say them, and the line it begins on.
+    #[must_use]
+    pub fn label(&self) -> (String, u64) {
+        match self {
+            Self::Backend(draft) => (format!("McpBackend {}", draft.name), draft.line),
+            Self::Policy { name, line, .. } => (format!("ScalingPolicy {name}"), *line),
+            Self::Tenant { name, line, .. } => (format!("Tenant {name}"), *line),
         }
     }
 }

@@ -29,7 +29,9 @@ impl Stream {
 
 /// What a pod is made of, beyond what a process is. A process's launch adds nothing, so that its generation stays.
 fn pod(stream: &mut Stream, launch: &LaunchSpec) {
-    let LaunchSpec { image, port, pod, .. } = launch;
+    let LaunchSpec {
+        image, port, pod, ..
+    } = launch;
     if image.is_none() && port.is_none() && **pod == PodOptions::default() {
         return;
     }
@@ -54,13 +56,14 @@ pub(crate) fn of(launch: &LaunchSpec, isolation: Isolation) -> Generation {
         let (kind, value, key) = match &var.value {
             EnvValue::Literal(value) => ("literal", value, None),
             EnvValue::FromEnv(name) => ("env", name, None),
-            EnvValue::FromSecret(from) => ("secret", &from.name, Some(&from.key)),
-            EnvValue::FromConfigMap(from) => ("config map", &from.name, Some(&from.key)),
+            EnvValue::FromSecret(from) => ("secret", &from.name, Some(from)),
+            EnvValue::FromConfigMap(from) => ("config map", &from.name, Some(from)),
         };
         stream.text(kind);
         stream.text(value);
-        if let Some(key) = key {
-            stream.text(key);
+        if let Some(from) = key {
+            stream.text(&from.key);
+            stream.count(usize::from(from.optional));
         }
     }
     stream.text(match launch.transport {

@@ -11,7 +11,9 @@
 //! bad keeps its last good form; every problem names its file, line, field and remedy; whatever is not understood is
 //! refused, never silently accepted. This crate never starts anything and never resolves a secret.
 
+pub mod cluster;
 pub mod document;
+pub mod place;
 pub mod problem;
 pub mod register;
 pub mod registry;
@@ -26,5 +28,6 @@ mod later;
 mod split;
 
 pub use draft::{Draft, Item, PolicyChoice, Reading};
+pub use place::Place;
 pub use problem::{Problem, Problems, Severity};
 pub use registry::{Registry, RegistryError};

@@ -63,6 +63,7 @@ impl Register {
         }
         self.files = files;
         let policies = self.policies(&mut problems);
+        self.tenants(&mut problems);
         let catalog = self.catalog(&policies, &mut problems);
         self.resolved.clone_from(&catalog.backends);
         problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
@@ -83,6 +84,19 @@ impl Register {
             }
         }
         Policies(all)
+    }
+
+    fn tenants(&self, problems: &mut Vec<Problem>) {
+        let mut all = BTreeSet::new();
+        for (file, items) in &self.files {
+            for item in items.values() {
+                if let Item::Tenant { name, line, .. } = item
+                    && !all.insert(name)
+                {
+                    problems.push(doubled(file, *line, format!("Tenant {name}")));
+                }
+            }
+        }
     }
 
     fn catalog(&self, policies: &Policies, problems: &mut Vec<Problem>) -> Catalog {
@@ -133,7 +147,7 @@ impl Policies {
                 self.0.get(name).ok_or((name, *line, *column))?
             }
         };
-        let policy = spec.resolve(draft.launch.transport);
+        let policy = spec.resolve(draft.launch.transport, draft.place);
         Ok(Backend {
             name: draft.name.clone(),
             generation: generation::of(&draft.launch, policy.isolation),
@@ -164,10 +178,7 @@ fn merge(
     for item in reading.items {
         let key = item.key();
         let Entry::Vacant(place) = now.entry(key) else {
-            let (label, line) = match &item {
-                Item::Backend(draft) => (format!("McpBackend {}", draft.name), draft.line),
-                Item::Policy { name, line, .. } => (format!("ScalingPolicy {name}"), *line),
-            };
+            let (label, line) = item.label();
             problems.push(doubled(&file, line, label));
             continue;
         };

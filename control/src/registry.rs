@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     draft::{Item, Reading},
+    place::Place,
     problem::{Problem, Problems, Severity},
     register::Register,
     source,
@@ -53,6 +54,7 @@ pub struct Registry {
 }
 
 struct Worker {
+    place: Place,
     paths: Vec<PathBuf>,
     built_in: Vec<Reading>,
     register: Register,
@@ -61,17 +63,30 @@ struct Worker {
 }
 
 impl Registry {
-    /// Reads everything once and goes on watching. `built_in` readings stand before those of `paths` and never change.
+    /// Reads everything once, for servers that run as processes, and goes on watching. `built_in` readings stand before those of `paths` and never change.
     ///
     /// # Errors
     /// A path does not exist. Documents with mistakes are no error: see [`Registry::problems`].
     pub async fn start(paths: Vec<PathBuf>, built_in: Vec<Reading>) -> Result<Self, RegistryError> {
+        Self::start_for(Place::Process, paths, built_in).await
+    }
+
+    /// The same for servers that run at `place`.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub async fn start_for(
+        place: Place,
+        paths: Vec<PathBuf>,
+        built_in: Vec<Reading>,
+    ) -> Result<Self, RegistryError> {
         if let Some(path) = paths.iter().find(|path| !path.exists()) {
             return Err(RegistryError::Missing { path: path.clone() });
         }
         let (catalog, catalog_watch) = watch::channel(Arc::default());
         let (problems, problems_watch) = watch::channel(Problems::default());
         let mut worker = Worker {
+            place,
             paths,
             built_in,
             register: Register::default(),
@@ -119,7 +134,7 @@ impl Drop for Registry {
 /// Built-in documents, as the text of a file that does not exist.
 #[must_use]
 pub fn built_in(name: &str, text: &str) -> Reading {
-    source::read_bytes(std::path::Path::new(name), text.as_bytes())
+    source::read_bytes(std::path::Path::new(name), text.as_bytes(), Place::Process)
 }
 
 /// The names of the backends in a reading, for banners.
@@ -127,7 +142,7 @@ pub fn built_in(name: &str, text: &str) -> Reading {
 pub fn names(reading: &Reading) -> Vec<String> {
     let name = |item: &Item| match item {
         Item::Backend(draft) => Some(draft.name.as_str().to_owned()),
-        Item::Policy { .. } => None,
+        Item::Policy { .. } | Item::Tenant { .. } => None,
     };
     reading.items.iter().filter_map(name).collect()
 }
@@ -205,7 +220,11 @@ impl Worker {
     async fn read_all(&mut self) {
         tracing::trace!("reading the documents");
         let paths = self.paths.clone();
-        let read = move || -> Vec<Reading> { paths.iter().flat_map(|p| source::read(p)).collect() };
+        let place = self.place;
+        let read = move || -> Vec<Reading> {
+            let readings = paths.iter().flat_map(|path| source::read(path, place));
+            readings.collect()
+        };
         let readings = match tokio::task::spawn_blocking(read).await {
             Ok(readings) => readings,
             Err(error) => {

@@ -23,13 +23,14 @@ use crate::{
     },
     draft::{Draft, Item, Key, PolicyChoice, Reading, Refused},
     json,
+    place::Place,
     problem::Problem,
     yaml::{self, split_remedy},
 };
 
 /// Reads a JSON file: `mcpServers`, or else a document as [`yaml::read`] reads it (JSON is YAML).
 #[must_use]
-pub fn read(file: &Path, text: &str) -> Reading {
+pub fn read(file: &Path, text: &str, place: Place) -> Reading {
     let plain = json::plain(text);
     let mut reading = Reading {
         file: file.to_owned(),
@@ -45,7 +46,7 @@ pub fn read(file: &Path, text: &str) -> Reading {
     };
     let Some(servers) = top.mcp_servers.or(top.servers) else {
         if top.api_version.is_some() || top.kind.is_some() {
-            return yaml::read(file, text);
+            return yaml::read(file, text, place);
         }
         let problem = Problem::error(file, "there is no mcpServers here")
             .at(1, 0)
@@ -53,6 +54,13 @@ pub fn read(file: &Path, text: &str) -> Reading {
         reading.refused.push(Refused { key: None, problem });
         return reading;
     };
+    if place == Place::Pod {
+        let problem = Problem::error(file, "an mcpServers file names no images")
+            .at(1, 0)
+            .remedy("servers run as pods here: write documents of kind McpBackend with spec.image");
+        reading.refused.push(Refused { key: None, problem });
+        return reading;
+    }
     for (name, raw) in servers.0 {
         let line = line_of(&plain, raw.get());
         let entry = EntryReader { file, name, line };
@@ -200,6 +208,7 @@ impl EntryReader<'_> {
         Ok(Some(Draft {
             name,
             line: self.line,
+            place: Place::Process,
             description: entry.description,
             launch: LaunchSpec {
                 image: None,

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     draft::{Reading, Refused},
+    place::Place,
     problem::Problem,
     servers, yaml,
 };
@@ -19,12 +20,13 @@ pub const MAX_FILE: u64 = 4 << 20;
 /// The most files that are read in a folder.
 pub const MAX_FILES: usize = 10_000;
 
-/// Reads everything at `path`, in the order of file names.
+/// Reads everything at `path`, in the order of file names, for servers that run at `place`.
 #[must_use]
-pub fn read(path: &Path) -> Vec<Reading> {
+pub fn read(path: &Path, place: Place) -> Vec<Reading> {
     match list(path) {
         Ok(files) => {
-            let readings = files.iter().take(MAX_FILES).map(|file| read_file(file));
+            let readings = files.iter().take(MAX_FILES);
+            let readings = readings.map(|file| read_file(file, place));
             let excess = (files.len() > MAX_FILES).then(|| too_many(path, files.len()));
             readings.chain(excess).collect()
         }
@@ -81,7 +83,7 @@ fn extension(file: &Path) -> Option<String> {
         .map(|ext| ext.to_string_lossy().to_ascii_lowercase())
 }
 
-fn read_file(file: &Path) -> Reading {
+fn read_file(file: &Path, place: Place) -> Reading {
     let too_large = |size: u64| Reading {
         file: file.to_owned(),
         refused: vec![Refused {
@@ -98,14 +100,14 @@ fn read_file(file: &Path) -> Reading {
         Err(error) => return unreadable(file, &error),
     }
     match fs::read(file) {
-        Ok(bytes) => read_bytes(file, &bytes),
+        Ok(bytes) => read_bytes(file, &bytes, place),
         Err(error) => unreadable(file, &error),
     }
 }
 
-/// What the bytes of a file yield. Never panics, whatever they are.
+/// What the bytes of a file yield for servers that run at `place`. Never panics, whatever they are.
 #[must_use]
-pub fn read_bytes(file: &Path, bytes: &[u8]) -> Reading {
+pub fn read_bytes(file: &Path, bytes: &[u8], place: Place) -> Reading {
     match std::str::from_utf8(bytes) {
         Err(error) => {
             let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
@@ -119,8 +121,10 @@ pub fn read_bytes(file: &Path, bytes: &[u8]) -> Reading {
                 ..Reading::default()
             }
         }
-        Ok(text) if extension(file).is_some_and(|ext| ext == "json") => servers::read(file, text),
-        Ok(text) => yaml::read(file, text),
+        Ok(text) if extension(file).is_some_and(|ext| ext == "json") => {
+            servers::read(file, text, place)
+        }
+        Ok(text) => yaml::read(file, text, place),
     }
 }
 

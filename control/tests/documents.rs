@@ -9,20 +9,20 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use mcp_gateway_api::{
-    backend::{Backend, EnvValue, Transport},
+    backend::{AgentForm, Backend, EnvValue, Transport},
     catalog::Catalog,
     ids::BackendName,
     policy::{Isolation, OnIdle},
 };
 use mcp_gateway_control::{
-    Reading,
+    Place, Reading,
     register::{Outcome, Register},
     source::read_bytes,
 };
 use proptest::prelude::*;
 
 fn read(name: &str, text: &str) -> Reading {
-    read_bytes(Path::new(name), text.as_bytes())
+    read_bytes(Path::new(name), text.as_bytes(), Place::Process)
 }
 
 fn outcome(name: &str, text: &str) -> Outcome {
@@ -128,14 +128,141 @@ fn bad_documents() -> Vec<(String, u32, Vec<&'static str>)> {
             vec!["comand", "spec", "did you mean \"command\""],
         ),
         (
-            spec("  command: [a]\n  image: b"),
-            7,
-            vec!["spec.image", "pods are not supported yet", "remove it"],
+            spec("  image: b"),
+            6,
+            vec![
+                "spec.image",
+                "an image needs a cluster",
+                "command",
+                "--kubernetes",
+            ],
         ),
         (
-            spec("  command: [a]\n  resources: {}"),
+            spec("  command: [a]\n  image: a b"),
             7,
-            vec!["spec.resources", "remove it"],
+            vec!["spec.image", "is no image", "ghcr.io"],
+        ),
+        (
+            spec("  command: [a]\n  agent: sidecar"),
+            7,
+            vec![
+                "spec.agent",
+                "a stdio server needs the agent",
+                "agent: auto",
+            ],
+        ),
+        (
+            spec("  command: [a]\n  agent: side"),
+            7,
+            vec!["spec.agent", "\"side\"", "sidecar or imageVolume"],
+        ),
+        (
+            spec("  command: [a]\n  resources: {limits: {cpu: lots}}"),
+            7,
+            vec!["spec.resources.limits.cpu", "lots", "50m"],
+        ),
+        (
+            spec("  command: [a]\n  resources: {limits: {cpu: 50m}, requests: {cpu: 1}}"),
+            7,
+            vec!["spec.resources.requests.cpu", "more than its limit 50m"],
+        ),
+        (
+            spec("  command: [a]\n  resources: {claims: []}"),
+            7,
+            vec!["spec.resources", "claims"],
+        ),
+        (
+            spec("  command: [a]\n  nodeSelector: {a: b}"),
+            7,
+            vec!["spec.nodeSelector", "below spec.pod"],
+        ),
+        (
+            spec("  command: [a]\n  pod: {hostNetwork: true}"),
+            7,
+            vec!["spec.pod.hostNetwork", "confined", "remove it"],
+        ),
+        (
+            spec("  command: [a]\n  pod: {labels: {mcp-gateway.dev/slot: a}}"),
+            7,
+            vec!["spec.pod.labels", "mcp-gateway.dev/slot", "remove it"],
+        ),
+        (
+            spec("  command: [a]\n  pod: {annotations: {x.apparmor.kubernetes.io/y: unconfined}}"),
+            7,
+            vec!["spec.pod.annotations", "not for documents"],
+        ),
+        (
+            spec("  command: [a]\n  pod: {labels: {team: 'a b'}}"),
+            7,
+            vec!["spec.pod.labels", "no value of a label"],
+        ),
+        (
+            spec("  command: [a]\n  pod: {tolerations: [{key: a, opertor: Exists}]}"),
+            7,
+            vec![
+                "spec.pod.tolerations[0].opertor",
+                "no such field",
+                "kubectl explain",
+            ],
+        ),
+        (
+            spec("  command: [a]\n  pod: {affinity: {nodeAffinity: 3}}"),
+            7,
+            vec!["spec.pod.affinity.nodeAffinity", "kubectl explain"],
+        ),
+        (
+            spec("  command: [a]\n  pod: {priorityClassName: system-node-critical}"),
+            7,
+            vec!["spec.pod.priorityClassName", "parts of the cluster"],
+        ),
+        (
+            spec("  command: [a]\n  pod: {imagePullPolicy: Sometimes}"),
+            7,
+            vec![
+                "spec.pod.imagePullPolicy",
+                "Always or IfNotPresent or Never",
+            ],
+        ),
+        (
+            spec("  command: [a]\n  transport: sse\n  port: 0"),
+            8,
+            vec!["spec.port", "1 to 65535"],
+        ),
+        (
+            spec("  command: [a]\n  env: [{name: T, valueFrom: {}}]"),
+            7,
+            vec!["spec.env[0]", "valueFrom of T is empty"],
+        ),
+        (
+            spec(
+                "  command: [a]\n  env: [{name: T, valueFrom: {env: A, secretKeyRef: {name: a, key: b}}}]",
+            ),
+            7,
+            vec!["spec.env[0]", "more than one source"],
+        ),
+        (
+            spec(
+                "  command: [a]\n  env: [{name: T, valueFrom: {secretKeyRef: {name: A_b, key: b}}}]",
+            ),
+            7,
+            vec!["spec.env[0].valueFrom.secretKeyRef.name", "A_b", "kubectl"],
+        ),
+        (
+            spec("  command: [a]\n  env: [{name: MCP_GATEWAY_AGENT_HOME, value: b}]"),
+            7,
+            vec!["spec.env[0]", "the gateway's own"],
+        ),
+        (
+            format!("{head}kind: Tenant\nmetadata: {{name: x}}\nspec: {{displayname: X}}\n"),
+            4,
+            vec!["Tenant x", "displayname", "displayName"],
+        ),
+        (
+            format!(
+                "{head}kind: Tenant\nmetadata: {{name: x}}\nspec: {{quota: {{sessions: 1}}}}\n"
+            ),
+            4,
+            vec!["spec.quota", "not supported yet"],
         ),
         (
             spec("  description: only"),
@@ -317,7 +444,7 @@ fn a_document_edited_to_something_bad_keeps_its_last_good_form() {
     let mut register = Register::default();
     let good = backend("a", "  command: [a]") + &backend("b", "  command: [b]");
     let first = register.update(vec![read("x.yaml", &good)]);
-    let bad = backend("a", "  command: [a]\n  image: x") + &backend("b", "  command: [new]");
+    let bad = backend("a", "  command: [a]\n  imag: x") + &backend("b", "  command: [new]");
     let second = register.update(vec![read("x.yaml", &bad)]);
     assert_eq!(get(&second.catalog, "a"), get(&first.catalog, "a"));
     assert_eq!(get(&second.catalog, "b").launch.command, ["new"]);
@@ -369,6 +496,183 @@ fn the_generation_follows_what_would_start_and_nothing_else() {
     ] {
         assert_ne!(base, of(other), "{other}");
     }
+}
+
+fn in_pods(text: &str) -> Outcome {
+    Register::default().update(vec![read_bytes(
+        Path::new("/etc/gw/x.yaml"),
+        text.as_bytes(),
+        Place::Pod,
+    )])
+}
+
+#[test]
+fn a_whole_document_for_pods_says_what_it_says() {
+    let text = backend(
+        "github",
+        "  image: ghcr.io/github/github-mcp-server:v1
+  command: [github-mcp-server, stdio]
+  workingDir: .
+  agent: imageVolume
+  env:
+    - {name: LOG_LEVEL, value: info}
+    - {name: TOKEN, valueFrom: {secretKeyRef: {name: github, key: token}}}
+    - {name: MODE, valueFrom: {configMapKeyRef: {name: modes, key: m, optional: true}}}
+  resources: {requests: {cpu: 0.5, memory: 64Mi}, limits: {memory: 256Mi}}
+  pod:
+    labels: {team: a, app.kubernetes.io/part-of: tools}
+    annotations: {example.com/note: 'any text'}
+    nodeSelector: {kubernetes.io/arch: amd64}
+    tolerations: [{key: gpu, operator: Equal, value: 'yes', effect: NoSchedule}]
+    affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: In, values: [b]}]}]}}}
+    topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]
+    priorityClassName: low
+    runtimeClassName: gvisor
+    imagePullSecrets: [{name: registry}]
+    imagePullPolicy: IfNotPresent",
+    );
+    let Outcome { catalog, problems } = in_pods(&text);
+    assert_eq!(problems, []);
+    let launch = &get(&catalog, "github").launch;
+    assert_eq!(
+        launch.image.as_deref(),
+        Some("ghcr.io/github/github-mcp-server:v1")
+    );
+    assert_eq!(launch.transport, Transport::Stdio);
+    assert_eq!(launch.working_dir, None, "'.' is the image's own folder");
+    let EnvValue::FromSecret(secret) = &launch.env[1].value else {
+        panic!("{:?}", launch.env)
+    };
+    assert_eq!(
+        (secret.name.as_str(), secret.key.as_str()),
+        ("github", "token")
+    );
+    let EnvValue::FromConfigMap(config) = &launch.env[2].value else {
+        panic!("{:?}", launch.env)
+    };
+    assert!(config.optional && !secret.optional);
+    let pod = &launch.pod;
+    assert_eq!(pod.agent, AgentForm::ImageVolume);
+    assert_eq!(pod.requests["cpu"], "0.5");
+    assert_eq!(pod.limits["memory"], "256Mi");
+    assert_eq!(pod.labels["team"], "a");
+    assert_eq!(pod.tolerations[0]["value"], "yes");
+    assert_eq!(pod.topology_spread[0]["maxSkew"], 1);
+    assert_eq!(pod.priority_class.as_deref(), Some("low"));
+    assert_eq!(pod.runtime_class.as_deref(), Some("gvisor"));
+    assert_eq!(pod.pull_secrets, ["registry"]);
+    assert_eq!(pod.pull_policy.as_deref(), Some("IfNotPresent"));
+    assert_eq!(
+        get(&catalog, "github").policy.start_timeout,
+        Duration::from_secs(60)
+    );
+}
+
+#[test]
+fn an_image_alone_is_an_http_server_and_one_document_serves_laptop_and_cluster() {
+    let image = backend("a", "  image: a");
+    let Outcome { catalog, problems } = in_pods(&image);
+    assert_eq!(problems, []);
+    let launch = &get(&catalog, "a").launch;
+    assert_eq!(launch.transport, Transport::StreamableHttp);
+    assert!(launch.command.is_empty());
+
+    let both = backend(
+        "b",
+        "  image: b\n  command: [b]\n  workingDir: .\n  resources: {limits: {cpu: 1}}",
+    );
+    let cluster = in_pods(&both);
+    let laptop = outcome("/etc/gw/x.yaml", &both);
+    assert_eq!((cluster.problems, laptop.problems), (vec![], vec![]));
+    let process = get(&laptop.catalog, "b");
+    assert_eq!(process.launch.image, None);
+    assert_eq!(process.policy.start_timeout, Duration::from_secs(300));
+    let pod = get(&cluster.catalog, "b");
+    assert_eq!(pod.launch.image.as_deref(), Some("b"));
+    let bare = outcome(
+        "/etc/gw/x.yaml",
+        &backend("b", "  command: [b]\n  workingDir: ."),
+    );
+    assert_eq!(
+        process.generation,
+        get(&bare.catalog, "b").generation,
+        "what only pods have does not restart a process"
+    );
+}
+
+#[test]
+fn the_generation_of_a_pod_follows_its_image_and_shape() {
+    let of = |spec: &str| get(&in_pods(&backend("a", spec)).catalog, "a").generation;
+    let base = of("  image: a");
+    assert_eq!(base, of("  image: a\n  description: other"));
+    for other in [
+        "  image: b",
+        "  image: a\n  port: 9000",
+        "  image: a\n  agent: none",
+        "  image: a\n  resources: {limits: {cpu: 1}}",
+        "  image: a\n  pod: {labels: {a: b}}",
+        "  image: a\n  pod: {tolerations: [{operator: Exists}]}",
+    ] {
+        assert_ne!(base, of(other), "{other}");
+    }
+    let env = |from: &str| {
+        of(&format!(
+            "  image: a\n  env: [{{name: T, valueFrom: {{{from}}}}}]"
+        ))
+    };
+    assert_ne!(
+        env("secretKeyRef: {name: a, key: b}"),
+        env("configMapKeyRef: {name: a, key: b}")
+    );
+    assert_ne!(
+        env("secretKeyRef: {name: a, key: b}"),
+        env("secretKeyRef: {name: a, key: b, optional: true}")
+    );
+}
+
+#[test]
+fn what_a_pod_cannot_be_is_refused_with_field_and_remedy() {
+    for (spec, parts) in [
+        (
+            "  command: [a]",
+            ["spec.image", "there is no image", "ghcr.io"],
+        ),
+        (
+            "  image: a\n  env: [{name: T, valueFrom: {env: T}}]",
+            ["spec.env[0]", "no concern of a pod", "secretKeyRef"],
+        ),
+        (
+            "  image: a\n  env: [{name: T}]",
+            ["spec.env[0]", "T has no value", "secretKeyRef"],
+        ),
+        (
+            "  image: a\n  transport: stdio",
+            ["spec.agent", "needs a command", "embedded"],
+        ),
+        (
+            "  image: a\n  agent: init",
+            ["spec.agent", "there is no command", "spec.command"],
+        ),
+        (
+            "  image: a\n  workingDir: sub",
+            ["spec.workingDir", "relative", "begins with '/'"],
+        ),
+    ] {
+        let Outcome { catalog, problems } = in_pods(&backend("x", spec));
+        assert!(!has(&catalog, "x"), "{spec}");
+        assert_eq!(problems.len(), 1, "{spec}: {problems:#?}");
+        let sentence = problems[0].to_string();
+        for part in parts {
+            assert!(sentence.contains(part), "{sentence}\nlacks {part}");
+        }
+    }
+    let servers = r#"{"mcpServers": {"a": {"command": "x"}}}"#;
+    let reading = read_bytes(Path::new("x.json"), servers.as_bytes(), Place::Pod);
+    let Outcome { problems, .. } = Register::default().update(vec![reading]);
+    assert!(
+        problems[0].to_string().contains("spec.image"),
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -489,8 +793,8 @@ fn no_value_of_an_environment_variable_is_ever_quoted() {
 proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        for name in ["x.yaml", "x.json"] {
-            Register::default().update(vec![read_bytes(Path::new(name), &bytes)]);
+        for (name, place) in [("x.yaml", Place::Process), ("x.json", Place::Process), ("x.yaml", Place::Pod)] {
+            Register::default().update(vec![read_bytes(Path::new(name), &bytes, place)]);
         }
     }
 
@@ -498,15 +802,16 @@ proptest! {
     fn no_mangling_of_a_document_makes_the_reader_panic(
         at in 0_usize..400, cut in 0_usize..40, insert in "[-{}\\[\\]:,\"'&*!|> \n#a0$]{0,6}",
     ) {
-        for (name, text) in [
-            ("x.yaml", backend("x", "  command: [a, 'b']\n  env:\n  - {name: A, value: b}\n  policy: {idleTimeout: 1m}\n")),
-            ("x.json", r#"{"mcpServers": {"a": {"command": "x", "args": ["b"], "env": {"T": "${X}"}}}}"#.to_owned()),
+        for (name, place, text) in [
+            ("x.yaml", Place::Pod, backend("x", "  image: i\n  command: [a]\n  resources: {limits: {cpu: 1}}\n  pod: {tolerations: [{key: a, operator: Exists}]}\n")),
+            ("x.yaml", Place::Process, backend("x", "  command: [a, 'b']\n  env:\n  - {name: A, value: b}\n  policy: {idleTimeout: 1m}\n")),
+            ("x.json", Place::Process, r#"{"mcpServers": {"a": {"command": "x", "args": ["b"], "env": {"T": "${X}"}}}}"#.to_owned()),
         ] {
             let mut bytes = text.into_bytes();
             let at = at.min(bytes.len());
             let end = (at + cut).min(bytes.len());
             bytes.splice(at..end, insert.bytes());
-            Register::default().update(vec![read_bytes(Path::new(name), &bytes)]);
+            Register::default().update(vec![read_bytes(Path::new(name), &bytes, place)]);
         }
     }
 }
@@ -526,7 +831,7 @@ fn the_examples_of_the_documentation_are_in_order_and_its_tables_hold_every_fiel
         assert_eq!(outcome(name, text).problems, [], "{text}");
         examples += 1;
     }
-    assert_eq!(examples, 3);
+    assert_eq!(examples, 4);
     // The refusal of an unknown field lists all known ones.
     for (spec, prefix) in [
         ("  command: [a]\n  zzzzzz: 1", "`spec."),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use mcp_gateway_control::{
+    Place,
     register::{Outcome, Register},
     source::{read, read_bytes},
 };
@@ -13,7 +14,8 @@ fn root() -> PathBuf {
 
 #[test]
 fn the_folder_of_examples_is_served_whole() {
-    let Outcome { catalog, problems } = Register::default().update(read(&root().join("examples")));
+    let Outcome { catalog, problems } =
+        Register::default().update(read(&root().join("examples"), Place::Process));
     assert_eq!(problems, [], "in one folder, names must differ too");
     for name in ["everything", "everything-http", "files", "time", "memory"] {
         let name = name.parse().expect("a DNS label");
@@ -29,7 +31,7 @@ fn the_documents_of_the_readme_are_in_order() {
         let Some(text) = block.strip_prefix("yaml\n") else {
             continue;
         };
-        let reading = read_bytes(Path::new("README.yaml"), text.as_bytes());
+        let reading = read_bytes(Path::new("README.yaml"), text.as_bytes(), Place::Process);
         let Outcome { problems, .. } = Register::default().update(vec![reading]);
         assert_eq!(problems, [], "{text}");
         documents += 1;

@@ -1,5 +1,6 @@
 //! The command line: one struct for each subcommand. Every flag of `serve` has an `MCP_GATEWAY_*` variable and, under
-//! the same name in camelCase, a place in the config file; flags win over variables, variables over the file.
+//! the same name in camelCase, a place in the config file (what concerns pods under `pods`); flags win over variables,
+//! variables over the file.
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -24,8 +25,13 @@ pub(crate) enum Command {
     /// Make, list and remove API keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Make the secrets of an installation in a cluster
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Run the built-in demo MCP server
     DemoServer(DemoArgs),
+    /// Print the Kubernetes definitions of McpBackend, ScalingPolicy and Tenant, for kubectl apply
+    Crds,
     /// Print the version
     Version,
 }
@@ -54,6 +60,8 @@ pub(crate) struct Layer {
     /// Serve the built-in demo server as backends 'demo' (stdio) and 'demo-http'
     #[arg(long, env = "MCP_GATEWAY_DEMO", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) demo: Option<bool>,
+    #[command(flatten)]
+    pub(crate) pods: PodsLayer,
     /// Address to serve clients on [default: 127.0.0.1:8080]
     #[arg(long, env = "MCP_GATEWAY_LISTEN", value_name = "ADDRESS")]
     pub(crate) listen: Option<Address>,
@@ -111,6 +119,40 @@ pub(crate) struct Layer {
     pub(crate) log_filter: Option<String>,
 }
 
+/// One layer of what running servers as pods needs; `pods` in the config file.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[command(next_help_heading = "Pods")]
+pub(crate) struct PodsLayer {
+    /// Run servers as pods of the cluster that KUBECONFIG or the service account names; without --backends the
+    /// McpBackend resources of its namespace are served
+    #[arg(long, env = "MCP_GATEWAY_KUBERNETES", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) kubernetes: Option<bool>,
+    /// Namespace of the backends and their pods [default: mcp]
+    #[arg(long, env = "MCP_GATEWAY_NAMESPACE", value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Tells this gateway's pods from another's in the same namespace [default: mcp-gateway]
+    #[arg(long, env = "MCP_GATEWAY_INSTALLATION", value_name = "NAME")]
+    pub(crate) installation: Option<String>,
+    /// Folder with the installation's secrets, made by 'secrets create' [default: the state folder, outside a cluster]
+    #[arg(long, env = "MCP_GATEWAY_SECRETS", value_name = "DIR")]
+    pub(crate) secrets: Option<PathBuf>,
+    /// Address that agents in pods call [default: 0.0.0.0:7443]
+    #[arg(long, env = "MCP_GATEWAY_HOME_LISTEN", value_name = "ADDRESS")]
+    pub(crate) home_listen: Option<Address>,
+    /// Address under which pods reach --home-listen, where it listens on all (may be repeated)
+    #[arg(
+        long,
+        env = "MCP_GATEWAY_HOME_ADVERTISE",
+        value_name = "ADDRESS",
+        value_delimiter = ','
+    )]
+    pub(crate) home_advertise: Vec<Address>,
+    /// Image of the agent; without one only backends with 'agent: embedded' or 'none' start
+    #[arg(long, env = "MCP_GATEWAY_AGENT_IMAGE", value_name = "IMAGE")]
+    pub(crate) agent_image: Option<String>,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -145,6 +187,15 @@ pub(crate) enum KeysCommand {
         id: String,
         #[command(flatten)]
         place: KeyPlace,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretsCommand {
+    /// Write what is not there yet into a folder, for 'kubectl create secret generic NAME --from-file=DIR'
+    Create {
+        /// The folder
+        dir: PathBuf,
     },
 }
 

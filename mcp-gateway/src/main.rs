@@ -7,12 +7,14 @@ mod banner;
 mod built_in;
 mod cli;
 mod config;
+mod crds;
 mod demo;
 mod files;
 mod keys;
 mod landing;
 mod listen;
 mod report;
+mod secrets;
 mod serve;
 mod shutdown;
 mod telemetry;
@@ -30,9 +32,11 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(*args),
         Command::Keys(command) => keys::run(command),
+        Command::Secrets(command) => secrets::run(command),
         Command::DemoServer(args) => {
             serve::async_runtime().and_then(|r| r.block_on(demo::run(args.transport)))
         }
+        Command::Crds => crds::run(),
         Command::Version => {
             writeln!(io::stdout(), "mcp-gateway {}", env!("CARGO_PKG_VERSION")).map_err(Into::into)
         }

@@ -115,6 +115,21 @@ impl<'de> Deserialize<'de> for UrlPath {
     }
 }
 
+/// A port: 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortNumber(pub u16);
+
+impl<'de> Deserialize<'de> for PortNumber {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match u16::deserialize(from)? {
+            0 => Err(D::Error::custom(
+                "0 is no port; write a number from 1 to 65535",
+            )),
+            port => Ok(Self(port)),
+        }
+    }
+}
+
 /// A `Host` header: visible ASCII without `/`, `@`, or white space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostName(pub String);

@@ -89,8 +89,12 @@ fn without_positions(path: &str) -> String {
 }
 
 /// Fields that are read together with their place, which puts a step of its own into the path.
-const PLACED: [&str; 9] = [
+const PLACED: [&str; 13] = [
     "spec",
+    "image",
+    "agent",
+    "resources",
+    "pod",
     "command",
     "workingDir",
     "port",
