@@ -1,7 +1,7 @@
 """The images that the tests on a cluster run, each packed from what is on this machine.
 
-To add one: a function that returns the layer and what it runs, and a line in RECIPES.
-`dev/test` builds and loads every recipe whose `for_tests` is true.
+To add one: a function that returns the layer and what it runs, a line in RECIPES and,
+if tests need it on the cluster, its name in `cluster_images` of dev/test.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ class Recipe:
     image: str
     about: str
     make: Callable[[], tuple[Layer, Config]]
-    for_tests: bool = True
 
 
 def run(*command: object, **more) -> str:
@@ -56,11 +55,14 @@ def protocol() -> dict[str, str]:
 def cargo_binary(package: str, binary: str) -> Path:
     """The development build of one of the workspace's binaries, without debug information.
 
-    The same build that `cargo test` uses, so nothing is compiled twice.
+    The same build that `cargo test` uses, so nothing is compiled twice. With
+    $MCP_GATEWAY_IMAGE_BINARIES, a folder, what is there is taken as it is.
     """
-    run("cargo", "build", "--locked", "--quiet", "--package", package, "--bin", binary, cwd=ROOT)
+    ready = os.environ.get("MCP_GATEWAY_IMAGE_BINARIES")
+    if not ready:
+        run("cargo", "build", "--locked", "--quiet", "--package", package, "--bin", binary, cwd=ROOT)
     stripped = staging(binary) / binary
-    run("strip", "-o", stripped, TARGET / "debug" / binary)
+    run("strip", "-o", stripped, Path(ready or TARGET / "debug") / binary)
     return stripped
 
 
@@ -132,7 +134,7 @@ def python() -> tuple[Layer, Config]:
     layer.add("/app/fixture.py", SERVERS / "fixture" / "server.py")
     layer.accounts()
     config = Config([f"/opt/python/bin/python{version}", "/app/server.py"], ["stdio"], workdir="/app", env=[
-        f"PATH=/opt/python/bin:/usr/local/bin:/usr/bin:/bin", "PYTHONHOME=/opt/python", "PYTHONPATH=/opt/packages",
+        "PATH=/opt/python/bin:/usr/local/bin:/usr/bin:/bin", "PYTHONHOME=/opt/python", "PYTHONPATH=/opt/packages",
         "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "HOST=0.0.0.0", "PORT=8000",
     ])
     return layer, config
@@ -151,7 +153,7 @@ def pause() -> tuple[Layer, Config]:
 
 
 RECIPES = {
-    "pause": Recipe("localhost/mcp-gateway-pause:dev", "the sandbox of every pod; dev/cluster loads it", pause, False),
+    "pause": Recipe("localhost/mcp-gateway-pause:dev", "the sandbox of every pod; dev/cluster loads it", pause),
     "rust-demo": Recipe("localhost/mcp-gateway-demo:dev", "mcp-gateway demo-server [--transport http]", demo),
     "node": Recipe("localhost/mcp-everything:dev", "npm server-everything: stdio | streamableHttp | sse", node),
     "python": Recipe("localhost/mcp-python:dev", "PyPI mcp 2.x: stdio | http; /app/fixture.py: conformance", python),

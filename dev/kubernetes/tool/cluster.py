@@ -151,6 +151,8 @@ def up(replace: bool) -> None:
         with locked(HOST_LOCK):
             make_room(replace)
             if host.owner() is None:
+                if processes.found():
+                    host.clean({})
                 forget()
                 host.take()
             running = processes.found()
@@ -176,10 +178,17 @@ def healthy() -> bool:
 
 
 def forget() -> None:
-    """Removes all that is of one cluster; logs and what was built stay."""
-    for folder in (DATA, PKI, CONFIG, STATE / "run"):
-        shutil.rmtree(folder, ignore_errors=True)
-    KUBECONFIG.unlink(missing_ok=True)
+    """Removes all that is of one cluster; logs and what was built stay.
+
+    Unpacked images are many files, and a disk may take half a minute to free them:
+    they are moved out of the way, and a process of its own removes them."""
+    trash = STATE / f"trash-{time.time_ns()}"
+    for path in (DATA, PKI, CONFIG, STATE / "run", KUBECONFIG):
+        if path.exists():
+            trash.mkdir(exist_ok=True)
+            path.rename(trash / path.name)
+    subprocess.Popen(["nice", "rm", "-rf", *STATE.glob("trash-*")], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                     stderr=subprocess.DEVNULL, start_new_session=True, cwd="/")
 
 
 def down(lock: bool = True) -> None:
@@ -206,7 +215,8 @@ def ctr(*arguments: object) -> str:
     """Containerd's own client, in the kubelet's namespace. `OSError` if it says no."""
     done = subprocess.run([BIN / "ctr", "-a", CONTAINERD, "-n", "k8s.io", *arguments], capture_output=True, text=True)
     if done.returncode != 0:
-        raise OSError(f"ctr {arguments[0]}: {(done.stderr or done.stdout).strip()}")
+        said = (done.stderr or done.stdout).strip().splitlines() or ["(nothing)"]
+        raise OSError(f"ctr {arguments[0]} said {said[-1]}")
     return done.stdout
 
 
