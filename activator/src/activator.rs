@@ -24,6 +24,7 @@ impl Activator {
         let gateway = Gateway::new(config, deps);
         gateway.sessions.follow(&gateway.deps.directory);
         crate::metrics::observe_leases(gateway.deps.directory.clone());
+        crate::metrics::observe_bodies(gateway.bodies.clone());
         let tasks = &gateway.background;
         let directory = gateway.deps.directory.clone();
         tasks.spawn(directory.run(Arc::clone(&gateway.deps.scaler), gateway.cut.clone()));

@@ -1,4 +1,5 @@
-//! A request's body: JSON, bounded in size and in the time it may take to arrive.
+//! A request's body: JSON, bounded in size and in the time it may take to arrive, and all bodies together in what they
+//! take of memory.
 
 use std::time::Duration;
 
@@ -11,7 +12,14 @@ use futures_util::StreamExt;
 use http::header;
 use mcp_gateway_api::failure::{Failure, FailureKind};
 
-use crate::{config::ActivatorConfig, edge::headers};
+use crate::{config::ActivatorConfig, edge::headers, gateway::Gateway, metrics};
+
+mod budget;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::budget::{Budget, Lent};
+use self::budget::{FREE, Share};
 
 /// How long a body that is refused for its size is still taken from the wire.
 const LINGER: Duration = Duration::from_secs(2);
@@ -21,8 +29,18 @@ const LINGER_LIMITS: usize = 4;
 /// Reads a body.
 ///
 /// # Errors
-/// `MediaType` when it is not JSON, `TooLarge` over the limit, `BadRequest` when it breaks off or takes too long.
+/// `MediaType` when it is not JSON, `TooLarge` over the limit, `BadRequest` when it breaks off or takes too long,
+/// `Overloaded` when all bodies together take too much.
 pub(crate) async fn read(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Failure> {
+    read_within(&gateway.bodies, &gateway.config, headers, body).await
+}
+
+async fn read_within(
+    budget: &Budget,
     config: &ActivatorConfig,
     headers: &HeaderMap,
     body: Body,
@@ -46,7 +64,7 @@ pub(crate) async fn read(
         }
         return Err(too_large(config.max_body));
     }
-    tokio::time::timeout(config.body_timeout, collect(body, config.max_body))
+    tokio::time::timeout(config.body_timeout, collect(body, config.max_body, budget))
         .await
         .unwrap_or_else(|_elapsed| {
             Err(Failure::new(
@@ -56,7 +74,8 @@ pub(crate) async fn read(
         })
 }
 
-async fn collect(body: Body, most: usize) -> Result<Bytes, Failure> {
+async fn collect(body: Body, most: usize, budget: &Budget) -> Result<Bytes, Failure> {
+    let mut share = Share::of(budget);
     let mut chunks = body.into_data_stream();
     let mut first: Option<Bytes> = None;
     let mut whole = BytesMut::new();
@@ -69,6 +88,13 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, Failure> {
             let_go(&mut chunks, most).await;
             return Err(too_large(most));
         }
+        if so_far + chunk.len() > FREE && !share.grow(so_far + chunk.len()) {
+            // Not kept while the rest is taken off the wire.
+            drop((first, whole, share));
+            metrics::body_refused();
+            let_go(&mut chunks, most).await;
+            return Err(overloaded());
+        }
         // Nearly every body is one chunk, which then needs no copy.
         match first.take() {
             None if whole.is_empty() => first = Some(chunk),
@@ -79,7 +105,7 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, Failure> {
             }
         }
     }
-    Ok(first.unwrap_or_else(|| whole.freeze()))
+    Ok(share.keep(first.unwrap_or_else(|| whole.freeze())))
 }
 
 /// Takes the rest off the wire and forgets it: a connection closed under a client that still writes is reset, and the
@@ -103,4 +129,12 @@ fn too_large(most: usize) -> Failure {
         FailureKind::TooLarge,
         format!("The body is over the limit of {most} bytes."),
     )
+}
+
+fn overloaded() -> Failure {
+    Failure::new(
+        FailureKind::Overloaded,
+        "Try again shortly: the gateway holds too many large requests.",
+    )
+    .retry_after(Duration::from_secs(1))
 }

@@ -23,6 +23,9 @@ pub struct ActivatorConfig {
     pub public_url: Option<Arc<str>>,
     /// Largest request body, in bytes.
     pub max_body: usize,
+    /// Most bytes of all request bodies in memory together, but for those in the hold, which has bounds of its own, and
+    /// small ones (8 KiB).
+    pub max_bodies: u64,
     /// How long a client may take to send a body.
     pub body_timeout: Duration,
     /// Most bytes of an `initialize` answer read before its result must have come.
@@ -48,6 +51,7 @@ impl Default for ActivatorConfig {
             origins: OriginRules::loopback(),
             public_url: None,
             max_body: 4 << 20,
+            max_bodies: 256 << 20,
             body_timeout: Duration::from_secs(30),
             max_initialize_answer: 4 << 20,
             keep_alive: Duration::from_secs(15),

@@ -6,6 +6,7 @@
 
 pub(crate) mod claim;
 pub(crate) mod delete;
+pub(crate) mod goodbye;
 pub(crate) mod initialize;
 pub(crate) mod modern;
 pub(crate) mod news;
@@ -132,7 +133,7 @@ pub(crate) async fn post(
         .into_response();
     }
     let (head, body) = request.into_parts();
-    let body = match crate::body::read(&gateway.config, &head.headers, body).await {
+    let body = match crate::body::read(&gateway, &head.headers, body).await {
         Ok(body) => body,
         Err(failure) => return Refusal::from(failure).into_response(),
     };

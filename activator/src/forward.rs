@@ -9,7 +9,6 @@ pub(crate) mod link;
 pub(crate) mod outlive;
 pub(crate) mod request;
 pub(crate) mod response;
-pub(crate) mod resumed;
 pub(crate) mod upstream;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -66,6 +65,14 @@ pub(crate) struct Marks {
     pub session: Option<HeaderValue>,
     /// A bridge lost the child, and with it the session.
     pub lost: bool,
+}
+
+impl Marks {
+    /// The session id it carried, if it can be sent again.
+    pub(crate) fn upstream(&self) -> Option<UpstreamSession> {
+        let id = self.session.as_ref()?.to_str().ok()?;
+        Some(UpstreamSession(id.into()))
+    }
 }
 
 /// Why there is no answer to pass on.
@@ -173,13 +180,23 @@ async fn give_on(turn: Option<(Turn, oneshot::Receiver<()>)>, settle: Duration) 
     std::future::pending().await
 }
 
-fn passing(gateway: Gateway, response: http::Response<Inbound>, answer: Answer) -> Response<Tap> {
+fn passing(
+    gateway: Gateway,
+    response: http::Response<Inbound>,
+    mut answer: Answer,
+) -> Response<Tap> {
     let (mut head, body) = response.into_parts();
-    let tap = Tap::new(gateway, &head, body, answer);
     let marks = Marks {
         session: head.headers.get(SESSION_ID).cloned(),
         lost: head.headers.get(LOST).is_some_and(|what| what == "session"),
     };
+    if let Some(begun) = answer.begun.as_ref().filter(|_| marks.lost) {
+        begun.session_lost(&gateway);
+    }
+    if let (Some(unclaimed), Some(issued)) = (&mut answer.unclaimed, marks.upstream()) {
+        unclaimed.issued(issued);
+    }
+    let tap = Tap::new(gateway, &head, body, answer);
     headers::to_client(&mut head.headers);
     if tap.is_stream() {
         head.headers.remove(http::header::CONTENT_LENGTH);

@@ -7,10 +7,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::Authenticate,
+    body::Budget,
     config::ActivatorConfig,
     directory::Directory,
     exchange::{news::Writing, turn::Turns},
-    forward::{outlive::Abandoned, resumed::Resumptions, upstream::Upstreams},
+    forward::{outlive::Abandoned, upstream::Upstreams},
     hold::Holds,
     memory::Memory,
     session::{Sessions, sealed::Sealer},
@@ -49,10 +50,11 @@ pub struct Shared {
     pub(crate) deps: Deps,
     pub(crate) upstreams: Upstreams,
     pub(crate) holds: Holds,
+    /// What request bodies take of memory.
+    pub(crate) bodies: Budget,
     pub(crate) sessions: Sessions,
     pub(crate) turns: Turns,
     pub(crate) abandoned: Abandoned,
-    pub(crate) resumptions: Resumptions,
     /// News of sessions on its way to the control plane.
     pub(crate) writing: Writing,
     /// Open 2024-11-05 streams.
@@ -74,10 +76,10 @@ impl Gateway {
         Self(Arc::new(Shared {
             upstreams: Upstreams::new(Arc::clone(&deps.dial)),
             holds: Holds::new(config.hold),
+            bodies: Budget::new(config.max_bodies),
             sessions: Sessions::new(MOST_SESSIONS),
             turns: Turns::default(),
             abandoned: Abandoned::default(),
-            resumptions: Resumptions::default(),
             writing: Writing::default(),
             channels: Channels::default(),
             shares: Shares::new(config.max_streams),

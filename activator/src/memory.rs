@@ -1,5 +1,5 @@
 //! What is remembered of each server so that a cold one can still answer a probe: the eras it speaks, its last
-//! `server/discover` result, its last rejection of one.
+//! `server/discover` result, its last rejection of one, and whether it has a GET stream.
 //!
 //! Kept per backend, generation and owner; bounded, the least recently used going first; written to the state directory
 //! whole and atomically, a little after a change.
@@ -79,6 +79,9 @@ pub struct Remembered {
     pub discover: Option<Answer>,
     /// Its last rejection of a `server/discover`.
     pub rejection: Option<Answer>,
+    /// Whether its sessions have a GET stream, once known.
+    #[serde(default)]
+    pub streams: Option<bool>,
 }
 
 /// Which of two eras, for [`Memory::speaks`].
@@ -140,6 +143,11 @@ impl Memory {
             Era::Legacy => remembered.legacy = Some(does),
             Era::Modern => remembered.modern = Some(does),
         });
+    }
+
+    /// A server gave a session its GET stream, or said that it has none (405).
+    pub fn streams(&self, key: &MemoryKey, has: bool) {
+        self.change(key, |remembered| remembered.streams = Some(has));
     }
 
     /// A server answered `server/discover` with a result.

@@ -3,7 +3,7 @@
 //! Labels are closed sets: method, outcome, kind, backend. Never a session, tenant, subject or tool, which strangers can
 //! grow. Recording is a no-op until the program installs a meter provider.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use mcp_gateway_api::{failure::FailureKind, ids::BackendName};
 use opentelemetry::{
@@ -13,7 +13,7 @@ use opentelemetry::{
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::{directory::Directory, error::label};
+use crate::{body::Budget, directory::Directory, error::label};
 
 struct Instruments {
     operation: Histogram<f64>,
@@ -21,6 +21,9 @@ struct Instruments {
     pending: UpDownCounter<i64>,
     revivals: Counter<u64>,
     cuts: Counter<u64>,
+    abandoned: Counter<u64>,
+    bodies_refused: Counter<u64>,
+    cold_start: Histogram<f64>,
 }
 
 static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
@@ -51,6 +54,24 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
             .u64_counter("mcp_gateway.cuts")
             .with_description("Answers that the gateway ended before the server did, by reason")
             .build(),
+        abandoned: meter
+            .u64_counter("mcp_gateway.abandoned_dropped")
+            .with_description("Exchanges dropped after their client left, because too many went on without theirs")
+            .build(),
+        bodies_refused: meter
+            .u64_counter("mcp_gateway.bodies_refused")
+            .with_description("Request bodies refused because too many bytes of others are held")
+            .build(),
+        // The control loop records the other phases under the same name: the two must be described alike.
+        cold_start: meter
+            .f64_histogram("mcp_gateway.cold_start.duration")
+            .with_unit("s")
+            .with_description("What starting an instance took, by phase.")
+            .with_boundaries(vec![
+                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+                60.0, 300.0,
+            ])
+            .build(),
     }
 });
 
@@ -62,6 +83,18 @@ pub(crate) fn observe_leases(directory: Directory) {
         .u64_observable_gauge("mcp_gateway.leases")
         .with_description("Leases held on instances now")
         .with_callback(move |observer| observer.observe(directory.leases(), &[]))
+        .build();
+}
+
+/// Shows what request bodies take of memory, as counted when somebody looks.
+pub(crate) fn observe_bodies(bodies: Budget) {
+    let meter = global::meter("mcp_gateway");
+    // As above.
+    let _handle = meter
+        .u64_observable_gauge("mcp_gateway.bodies")
+        .with_unit("By")
+        .with_description("Bytes of request bodies in memory now, but for held and small ones")
+        .with_callback(move |observer| observer.observe(bodies.taken(), &[]))
         .build();
 }
 
@@ -81,6 +114,25 @@ pub(crate) fn revived(backend: &BackendName, outcome: &'static str) {
             KeyValue::new("outcome", outcome),
         ],
     );
+}
+
+/// A session's handshake was replayed on a new instance; it took this long.
+pub(crate) fn handshake(backend: &BackendName, took: Duration) {
+    let labels = [
+        KeyValue::new("backend", backend.as_str().to_owned()),
+        KeyValue::new("phase", "handshake"),
+    ];
+    INSTRUMENTS.cold_start.record(took.as_secs_f64(), &labels);
+}
+
+/// An exchange was dropped after its client had left: too many go on without theirs.
+pub(crate) fn abandoned() {
+    INSTRUMENTS.abandoned.add(1, &[]);
+}
+
+/// A request's body was refused: too many bytes of others are held.
+pub(crate) fn body_refused() {
+    INSTRUMENTS.bodies_refused.add(1, &[]);
 }
 
 /// One exchange that waits for an instance, while it lives.

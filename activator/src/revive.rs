@@ -21,6 +21,7 @@ use crate::{
     edge::headers::PROTOCOL_VERSION,
     exchange::{
         Exchange,
+        goodbye::Unclaimed,
         initialize::{Promise, promise},
         news,
         opened::{self, Opened},
@@ -45,6 +46,8 @@ struct Replay {
     sealed: SealedSession,
     about: SessionRef,
     until: Instant,
+    /// What the server issued, until the session is known to live there: nobody would ever use it otherwise.
+    issued: Option<Unclaimed>,
 }
 
 /// Why a replay failed.
@@ -72,8 +75,9 @@ pub(crate) async fn revive(
         sealed: opened.sealed.clone(),
         about: opened.about.clone(),
         until: Instant::now() + REPLAY,
+        issued: None,
     };
-    Outliving::new(&x.gateway, Box::pin(replay.run())).await
+    Outliving::in_any_case(&x.gateway, Box::pin(replay.run())).await
 }
 
 /// The client's own headers go along (servers may take settings from them), except those about one message.
@@ -100,6 +104,7 @@ fn own_headers(client: &HeaderMap) -> HeaderMap {
 
 impl Replay {
     async fn run(mut self) -> Result<SessionBinding, Failure> {
+        let since = Instant::now();
         let replayed = tokio::time::timeout_at(self.until, self.replay()).await;
         let replayed =
             replayed.unwrap_or_else(|_elapsed| Err(Failed::ForNow(forward::timed_out())));
@@ -111,7 +116,14 @@ impl Replay {
                     upstream,
                 };
                 self.tell(SessionNews::Revived(binding.clone())).await?;
+                if self.has_ended() {
+                    return Err(opened::gone());
+                }
+                if let Some(issued) = self.issued.take() {
+                    issued.claimed();
+                }
                 metrics::revived(backend, "revived");
+                metrics::handshake(backend, since.elapsed());
                 tracing::info!(%backend, session = ?self.about.key, instance = ?binding.instance,
                     "a session was revived on a new instance; what the server kept in memory for it is lost");
                 Ok(binding)
@@ -131,6 +143,12 @@ impl Replay {
                 Err(failure)
             }
         }
+    }
+
+    /// Whether its client has ended it meanwhile.
+    fn has_ended(&self) -> bool {
+        let record = self.gateway.deps.directory.record(&self.about.key);
+        record.is_some_and(|record| record.ended)
     }
 
     async fn tell(&self, news: SessionNews) -> Result<(), Failure> {
@@ -182,7 +200,7 @@ impl Replay {
     }
 
     /// Log level and subscriptions. A server that refuses one of them now still serves the session.
-    async fn restore(&self, upstream: &UpstreamSession) -> Result<(), Failed> {
+    async fn restore(&mut self, upstream: &UpstreamSession) -> Result<(), Failed> {
         let Some(record) = self.gateway.deps.directory.record(&self.about.key) else {
             return Ok(());
         };
@@ -212,7 +230,7 @@ impl Replay {
 
     /// Sends one message of the replay and reads its answer.
     async fn ask(
-        &self,
+        &mut self,
         body: String,
         session: Option<&UpstreamSession>,
     ) -> Result<(Option<UpstreamSession>, Vec<Bytes>), Failed> {
@@ -223,9 +241,12 @@ impl Replay {
             operation: Operation::begin(message.method(), Instant::now()),
             message: Arc::new(message),
             begun: None,
+            unclaimed: session
+                .is_none()
+                .then(|| Unclaimed::new(&self.gateway, &self.lease)),
             deadline: self.until,
             outlives: false,
-            news: None,
+            news: Vec::new(),
         };
         let outbound = Outbound {
             method: Method::POST,
@@ -262,14 +283,10 @@ impl Replay {
                 head.status.as_u16()
             )));
         }
-        let issued = head
-            .extensions
-            .get::<Marks>()
-            .and_then(|marks| marks.session.clone());
-        let issued = issued
-            .as_ref()
-            .and_then(|id| id.to_str().ok())
-            .map(|id| UpstreamSession(id.into()));
+        if let Some(unclaimed) = tap.take_unclaimed() {
+            self.issued = Some(unclaimed);
+        }
+        let issued = head.extensions.get::<Marks>().and_then(Marks::upstream);
         Ok((issued, chunks))
     }
 }

@@ -11,45 +11,29 @@ pub mod handshake;
 pub mod keyring;
 pub mod sealed;
 mod state;
+pub(crate) mod strand;
+mod table;
 #[cfg(test)]
 mod tests;
 mod ticket;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use dashmap::DashMap;
 use mcp_gateway_api::{
-    ids::{InstanceId, SessionKey},
+    ids::InstanceId,
     record::{SessionBinding, SessionRef},
 };
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub use self::ticket::StreamTicket;
-use self::{
-    activity::Pending,
-    beyond::Beyond,
-    state::{State, hash},
-};
+use self::{activity::Pending, state::State, strand::Strands};
+pub use self::{strand::Strand, table::Sessions, ticket::StreamTicket};
 use crate::{
-    directory::Directory,
     lease::Lease,
     message::{Message, RequestId},
     sse::{EventSummary, Seen},
 };
-
-/// Between two searches for entries to forget in a full table.
-const MAKE_ROOM: Duration = Duration::from_secs(1);
-
-/// All sessions with something to do. Cheap to clone.
-#[derive(Clone)]
-pub struct Sessions {
-    table: Arc<DashMap<SessionKey, Arc<Session>>>,
-    most: usize,
-    room_made: Arc<Mutex<Option<Instant>>>,
-    beyond: Arc<Mutex<Beyond>>,
-}
 
 /// One session.
 pub struct Session {
@@ -59,141 +43,6 @@ pub struct Session {
     changed: Notify,
 }
 
-impl Sessions {
-    /// An empty table of at most `most` sessions with nothing pending.
-    #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self {
-            table: Arc::default(),
-            most,
-            room_made: Arc::default(),
-            beyond: Arc::default(),
-        }
-    }
-
-    /// Ends sessions here whose records say that they ended elsewhere.
-    pub fn follow(&self, directory: &Directory) {
-        let sessions = self.clone();
-        directory.on_record(move |record| {
-            if record.ended {
-                sessions.end(&record.key);
-            } else if let Some(session) = sessions.get(&record.key) {
-                session.changed.notify_waiters();
-            }
-        });
-    }
-
-    /// The session's entry, made if need be. Should the table be full of busy ones, one that lives only while somebody has it
-    /// in hand.
-    #[must_use]
-    pub fn enter(&self, about: &SessionRef) -> Arc<Session> {
-        if let Some(known) = self.get(&about.key) {
-            return known;
-        }
-        if self.table.len() >= self.most && !self.make_room() {
-            return self.beyond.lock().enter(about);
-        }
-        let entry = self.table.entry(about.key);
-        Arc::clone(&entry.or_insert_with(|| Arc::new(Session::new(about.clone()))))
-    }
-
-    /// As [`Self::enter`], unless the session has `ended`, which is looked at last: an end that comes before that look is
-    /// seen by it, and one that comes after finds the entry.
-    #[must_use]
-    pub fn enter_unless(
-        &self,
-        about: &SessionRef,
-        ended: impl FnOnce() -> bool,
-    ) -> Option<Arc<Session>> {
-        let session = self.enter(about);
-        if ended() {
-            self.end(&about.key);
-            return None;
-        }
-        Some(session)
-    }
-
-    fn make_room(&self) -> bool {
-        let now = Instant::now();
-        let mut made = self.room_made.lock();
-        if made.is_none_or(|at| now.saturating_duration_since(at) >= MAKE_ROOM) {
-            *made = Some(now);
-            self.forget_quiet(Duration::ZERO);
-        }
-        self.table.len() < self.most
-    }
-
-    /// The session's entry, if there is one.
-    #[must_use]
-    pub fn get(&self, key: &SessionKey) -> Option<Arc<Session>> {
-        let found = self.table.get(key).map(|found| Arc::clone(&found));
-        found.or_else(|| self.beyond.lock().get(key))
-    }
-
-    /// The session has ended: its streams close, its leases are given back.
-    pub fn end(&self, key: &SessionKey) {
-        let found = self.table.remove(key).map(|(_, session)| session);
-        if let Some(session) = found.or_else(|| self.beyond.lock().remove(key)) {
-            session.ended.cancel();
-            session.state.lock().pending.clear();
-            session.changed.notify_waiters();
-        }
-    }
-
-    /// Ends what is overdue in every session and gives back leases of lost instances. Call each second.
-    pub fn sweep(&self, now: Instant) {
-        for session in self.table.iter() {
-            let mut state = session.state.lock();
-            if !state.pending.is_empty() {
-                let tell = state.keep_unanswered() && state.streams_open > 0;
-                if tell {
-                    session.changed.notify_waiters();
-                }
-                state.pending.sweep(now, |lease| !lease.is_over());
-                state.give_up_unattended(now);
-                state.used_at = now;
-            } else {
-                state.pending.shrink();
-            }
-        }
-    }
-
-    /// Forgets sessions that have had nothing pending and no stream for `quiet`; nothing is lost by it.
-    pub fn forget_quiet(&self, quiet: Duration) {
-        let now = Instant::now();
-        self.table.retain(|_, session| {
-            // A second owner is an exchange that has the entry in hand.
-            Arc::strong_count(session) > 1
-                || session.quiet_for(now).is_none_or(|for_| for_ < quiet)
-                || session.state.lock().streams_open > 0
-        });
-    }
-
-    /// Sessions that live on an instance and have had nothing pending for `least` or longer, with how long that is so,
-    /// for the `sessionIdleTimeout` sweep.
-    pub fn for_each_quiet(&self, least: Duration, mut act: impl FnMut(&Arc<Session>, Duration)) {
-        let now = Instant::now();
-        for session in self.table.iter() {
-            let quiet = session.quiet_for(now).filter(|quiet| *quiet >= least);
-            if let Some(quiet) = quiet.filter(|_| session.state.lock().binding.is_some()) {
-                act(&session, quiet);
-            }
-        }
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-}
-
 impl Session {
     fn new(about: SessionRef) -> Self {
         Self {
@@ -201,9 +50,8 @@ impl Session {
             state: Mutex::new(State {
                 binding: None,
                 pending: Pending::default(),
-                events: VecDeque::new(),
+                strands: Strands::default(),
                 unanswered: Vec::new(),
-                stream: 0,
                 streams_open: 0,
                 streams_parked: 0,
                 used_at: Instant::now(),
@@ -239,21 +87,19 @@ impl Session {
     }
 
     /// The client's message goes upstream now, to `binding`: its requests are pending, each with a lease of its own,
-    /// until `deadline`. Parked streams of the session attach.
+    /// until `deadline`. Parked streams of the session attach. Gives the strand of the answer.
     pub fn begin(
         &self,
         binding: &SessionBinding,
         lease: &Lease,
         message: &Message,
         deadline: Instant,
-    ) {
-        let tell = self.state.lock().begin(binding, lease, message, deadline);
-        if tell {
-            self.changed.notify_waiters();
-        }
+    ) -> Strand {
+        let begun = self.state.lock().begin(binding, lease, message, deadline);
+        self.begun(begun)
     }
 
-    /// As [`Self::begin`], unless the session has been let go of there meanwhile: false, and nothing has begun.
+    /// As [`Self::begin`], unless the session has been let go of there meanwhile: `None`, and nothing has begun.
     #[must_use]
     pub fn begin_unless_released(
         &self,
@@ -261,17 +107,21 @@ impl Session {
         lease: &Lease,
         message: &Message,
         deadline: Instant,
-    ) -> bool {
+    ) -> Option<Strand> {
         let mut state = self.state.lock();
         if state.released.as_ref() == Some(binding) {
-            return false;
+            return None;
         }
-        let tell = state.begin(binding, lease, message, deadline);
+        let begun = state.begin(binding, lease, message, deadline);
         drop(state);
+        Some(self.begun(begun))
+    }
+
+    fn begun(&self, (strand, tell): (Strand, bool)) -> Strand {
         if tell {
             self.changed.notify_waiters();
         }
-        true
+        strand
     }
 
     /// Lets go of where it lives, if nothing is pending there and nothing has been for `quiet`; gives back where that
@@ -348,21 +198,22 @@ impl Session {
         waiting
     }
 
-    /// An event passed on some stream of the session that lives at `on`; a server's request in it takes another lease of
+    /// An event passed on a stream of the session that lives at `on`; a server's request in it takes another lease of
     /// `lease`, or of any pending request's.
     pub fn observe(
         &self,
-        on: InstanceId,
+        (on, strand): (InstanceId, Strand),
         event: &EventSummary,
         lease: Option<&Lease>,
         deadline: Instant,
     ) {
         let mut state = self.state.lock();
-        if state.binding.as_ref().is_none_or(|b| b.instance != on) {
+        let elsewhere = state.binding.as_ref().is_none_or(|b| b.instance != on);
+        if elsewhere || !state.strands.is_current(strand) {
             return;
         }
         if let Some(id) = event.id.as_deref() {
-            state.saw(id);
+            state.strands.saw(strand, id);
         }
         let State { pending, .. } = &mut *state;
         for seen in &event.messages {
@@ -382,18 +233,9 @@ impl Session {
         state.used_at = Instant::now();
     }
 
-    /// The stream that answered `message` has closed without all its responses: they pass on another.
-    pub fn elsewhere(&self, message: &Message) {
-        self.state.lock().pending.elsewhere(message);
-    }
-
-    /// Requests whose responses were to pass on another stream and were lost with the instance, to be told so on the
-    /// stream the client has open. Each is given once.
-    #[must_use]
-    pub fn unanswered(&self) -> Vec<RequestId> {
-        let mut state = self.state.lock();
-        state.keep_unanswered();
-        std::mem::take(&mut state.unanswered)
+    /// The stream that answered `message` has closed without all its responses: they pass on another of that strand.
+    pub fn elsewhere(&self, message: &Message, strand: Strand) {
+        self.state.lock().pending.elsewhere(message, strand);
     }
 
     /// The instance let go of it, or is lost: nothing is pending, streams park.
@@ -407,10 +249,34 @@ impl Session {
         }
     }
 
-    /// Whether an event of this id was seen on the session's current upstream session.
+    /// As [`Self::asleep`], if it still is where this strand came from; whether it was.
     #[must_use]
-    pub fn has_seen(&self, event_id: &str) -> bool {
-        self.state.lock().events.contains(&hash(event_id))
+    pub fn lost_with(&self, strand: Strand) -> bool {
+        let mut state = self.state.lock();
+        let moved = state.strands.is_current(strand) && state.bind(None);
+        drop(state);
+        if moved {
+            self.changed.notify_waiters();
+        }
+        moved
+    }
+
+    /// As [`Self::asleep`], if it still lives there; whether it did.
+    #[must_use]
+    pub fn lost_at(&self, binding: &SessionBinding) -> bool {
+        let mut state = self.state.lock();
+        let moved = state.binding.as_ref() == Some(binding) && state.bind(None);
+        drop(state);
+        if moved {
+            self.changed.notify_waiters();
+        }
+        moved
+    }
+
+    /// The strand that carried an event, if it was seen on the session's current upstream session.
+    #[must_use]
+    pub fn strand_of(&self, event_id: &str) -> Option<Strand> {
+        self.state.lock().strands.of(event_id)
     }
 
     /// How long nothing has been pending; `None` while something is.

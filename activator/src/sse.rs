@@ -10,6 +10,7 @@ mod json;
 mod tests;
 
 pub use self::json::{Seen, TopLevel};
+use crate::edge::headers::LOST;
 
 /// Longest event id kept, in bytes; an event with a longer one is as if it had none.
 pub const MAX_EVENT_ID: usize = 1_024;
@@ -32,6 +33,15 @@ pub struct EventSummary {
     pub plain: Option<Box<str>>,
     /// Where it ends: bytes from the start of the stream to just after its blank line.
     pub end: u64,
+}
+
+impl EventSummary {
+    /// Whether a bridge says with it that it lost the child, and the session with it. It carries no data, so that clients
+    /// never see it (WHATWG HTML, "Interpreting an event stream").
+    #[must_use]
+    pub fn says_lost(&self) -> bool {
+        self.event.as_deref() == Some(LOST.as_str()) && self.messages.is_empty()
+    }
 }
 
 /// Reads along with one stream.

@@ -9,6 +9,7 @@ pub(crate) mod attached;
 mod get;
 pub(crate) mod legacy;
 pub(crate) mod listen;
+mod place;
 pub(crate) mod right;
 mod sessionless;
 pub(crate) mod share;

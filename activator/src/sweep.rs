@@ -3,22 +3,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::http::{HeaderMap, Method};
-use bytes::Bytes;
 use mcp_gateway_api::{
     backend::Backend,
     policy::{Isolation, OnIdle},
-    record::{SessionBinding, SessionNews, SessionUpdate},
+    record::{SessionNews, SessionUpdate},
 };
 use tokio::time::Instant;
 
 use crate::{
-    exchange::news,
-    forward::{self, Outbound, answer::Answer},
+    exchange::{goodbye, news},
     gateway::Gateway,
-    lease::Lease,
-    message::Message,
-    metrics::Operation,
     session::Session,
 };
 
@@ -27,8 +21,6 @@ const EACH: Duration = Duration::from_secs(1);
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// Ticks from one such round to the next.
 const FORGET_EACH: u64 = 60;
-/// Longest goodbye to a server.
-const GOODBYE: Duration = Duration::from_secs(10);
 
 /// Runs until the gateway is cut.
 pub(crate) async fn run(gateway: Gateway) {
@@ -105,36 +97,5 @@ fn release(gateway: &Gateway, backend: &Arc<Backend>, session: &Arc<Session>) {
     if expires {
         gateway.sessions.end(&session.about().key);
     }
-    let gateway_ = gateway.clone();
-    gateway
-        .tasks
-        .spawn(async move { goodbye(&gateway_, lease, &binding).await });
-}
-
-async fn goodbye(gateway: &Gateway, lease: Lease, binding: &SessionBinding) {
-    let headers = HeaderMap::new();
-    let answer = Answer {
-        lease,
-        message: Arc::new(Message::Batch(Vec::new())),
-        begun: None,
-        deadline: Instant::now() + GOODBYE,
-        outlives: false,
-        news: None,
-        operation: Operation::begin(None, Instant::now()),
-    };
-    let outbound = Outbound {
-        method: Method::DELETE,
-        headers: &headers,
-        query: None,
-        body: Bytes::new(),
-        session: Some(&binding.upstream),
-        owner: None,
-        turn: None,
-    };
-    if let Err(undelivered) = forward::send(gateway, outbound, answer).await {
-        tracing::debug!(
-            ?undelivered,
-            "an idle session's server did not hear the goodbye"
-        );
-    }
+    goodbye::say(gateway, lease, binding.upstream);
 }

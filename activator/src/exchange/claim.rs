@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Exchange;
 use crate::{
+    body::Lent,
     caller::Caller,
     forward::shutting_down,
     gateway::Gateway,
@@ -29,6 +30,8 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// A place in the hold.
 pub(crate) struct Held {
     _guard: HoldGuard,
+    // Counted by the guard meanwhile.
+    _lent: Lent,
     _waiting: Waiting,
 }
 
@@ -63,6 +66,7 @@ pub(crate) fn hold(x: &Exchange, key: &SlotKey) -> Result<Held, Failure> {
     })?;
     Ok(Held {
         _guard: guard,
+        _lent: x.gateway.bodies.lend(x.body.len()),
         _waiting: Waiting::begin(),
     })
 }
@@ -129,21 +133,24 @@ pub(crate) fn hold_timeout() -> Failure {
     .retry_after(Duration::from_secs(2))
 }
 
-/// What a cold answer tells its client of what it waited for (`Server-Timing`).
-pub(crate) fn server_timing(claimed: &Claimed, waited: Duration) -> Option<http::HeaderValue> {
-    let ms = |d: Duration| d.as_secs_f64() * 1e3;
-    let mut text = format!("hold;dur={:.1}", ms(waited));
-    if let Some(cold) = &claimed.cold {
-        use std::fmt::Write as _;
-        // Writing to a string cannot fail.
-        let _infallible = write!(
-            text,
-            ", claim;dur={:.1}, create;dur={:.1}, start;dur={:.1}, serve;dur={:.1}",
-            ms(cold.claim),
-            ms(cold.create),
-            ms(cold.start),
-            ms(cold.serve)
-        );
-    }
+/// What a cold answer tells its client of what it waited for (`Server-Timing`): `handshake` is the replay of a revival.
+pub(crate) fn server_timing(
+    claimed: &Claimed,
+    waited: Duration,
+    handshake: Option<Duration>,
+) -> Option<http::HeaderValue> {
+    let cold = claimed.cold.as_ref();
+    let phases = [
+        ("hold", Some(waited)),
+        ("claim", cold.map(|cold| cold.claim)),
+        ("create", cold.map(|cold| cold.create)),
+        ("start", cold.map(|cold| cold.start)),
+        ("serve", cold.map(|cold| cold.serve)),
+        ("handshake", handshake),
+    ];
+    let told = phases.into_iter().filter_map(|(name, took)| {
+        took.map(|took| format!("{name};dur={:.1}", took.as_secs_f64() * 1e3))
+    });
+    let text = told.collect::<Vec<_>>().join(", ");
     http::HeaderValue::from_str(&text).ok()
 }

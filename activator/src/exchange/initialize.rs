@@ -22,8 +22,9 @@ use tokio::time::Instant;
 use super::{
     Answered, Exchange,
     claim::{self, Got, server_timing},
-    modern::memory_key,
+    goodbye::Unclaimed,
     opened::unix_now,
+    slots,
 };
 use crate::{
     edge::headers::SESSION_ID,
@@ -53,7 +54,7 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
             .claimed
             .cold
             .as_ref()
-            .and_then(|_| server_timing(&got.claimed, since.elapsed()));
+            .and_then(|_| server_timing(&got.claimed, since.elapsed(), None));
         let instance = got.lease.instance();
         let (key, life) = (got.claimed.session, got.lease.life());
         match send(x, got.lease).await {
@@ -97,12 +98,14 @@ async fn wait(x: &Exchange) -> Result<Got, Failure> {
 
 async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> {
     let answer = Answer {
+        // A client that leaves from here on has no use for the session that its server may open.
+        unclaimed: Some(Unclaimed::new(&x.gateway, &lease)),
         lease,
         message: Arc::clone(&x.message),
         begun: None,
         deadline: x.deadline(),
         outlives: true,
-        news: None,
+        news: Vec::new(),
         operation: x.operation(),
     };
     let outbound = Outbound {
@@ -124,15 +127,11 @@ async fn seal(
     instance: InstanceId,
     key: Option<SessionKey>,
 ) -> Answered {
-    let issued = response
-        .extensions()
-        .get::<Marks>()
-        .and_then(|marks| marks.session.clone());
-    let issued = issued.as_ref().and_then(|id| id.to_str().ok());
     if !response.status().is_success() {
         return Ok(forward::into_body(response));
     }
-    let upstream = issued.map(|issued| UpstreamSession(issued.into()));
+    let marks = response.extensions().get::<Marks>();
+    let upstream = marks.and_then(Marks::upstream);
     let (mut head, mut tap) = response.into_parts();
     let chunks = forward::read_ahead(&mut tap, x.gateway.config.max_initialize_answer).await?;
     match (promise(&chunks), upstream) {
@@ -141,6 +140,9 @@ async fn seal(
             let id = mint(x, key, instance, upstream, promise)?;
             head.headers.insert(SESSION_ID, id);
             note(x, key, SessionNews::Opened(instance)).await;
+            if let Some(unclaimed) = tap.take_unclaimed() {
+                unclaimed.claimed();
+            }
         }
         // Without an id there is no session: what was started for one is the caller's.
         (Some(_), None) => {
@@ -200,7 +202,7 @@ async fn note(x: &Exchange, key: SessionKey, news: SessionNews) {
     x.gateway
         .deps
         .memory
-        .speaks(&memory_key(x), Era::Legacy, true);
+        .speaks(&slots::memory_key(&x.caller), Era::Legacy, true);
     let noted = x
         .gateway
         .deps

@@ -14,12 +14,11 @@ use mcp_gateway_api::{
     claim::Purpose,
     failure::Failure,
     revision::{Era, Revision},
-    view::Reach,
 };
 
 use super::{
     Answered, Exchange, accepted, claim,
-    news::News,
+    news::{Awaited, News},
     session,
     sessionless::{cold, warm},
     slots,
@@ -28,7 +27,7 @@ use crate::{
     era::VERSION,
     forward::{self, Outbound, Undelivered, answer::Answer, response::Tap},
     lease::Lease,
-    memory::{self, AnswerBody, MemoryKey},
+    memory::{self, AnswerBody},
     message::{Message, Request},
 };
 
@@ -81,16 +80,8 @@ fn probe(message: &Message) -> Option<&Request> {
     }
 }
 
-/// What memory of this server the caller shares.
-pub(super) fn memory_key(x: &Exchange) -> MemoryKey {
-    MemoryKey {
-        backend: (x.caller.backend.name.clone(), x.caller.backend.generation),
-        owner: slots::slot_of(&x.caller).owner,
-    }
-}
-
 fn remembered(x: &Exchange, request: &Request) -> Option<Response<Body>> {
-    let known = x.gateway.deps.memory.get(&memory_key(x))?;
+    let known = x.gateway.deps.memory.get(&slots::memory_key(&x.caller))?;
     let answer = match (known.discover, known.rejection) {
         (Some(result), _) => {
             // A probe that contradicts itself, or names a revision the server does not list, is the server's to answer.
@@ -162,16 +153,27 @@ fn start_in_background(x: &Exchange) {
     });
 }
 
+fn discovered(x: &Exchange, probe: &Request) -> Awaited {
+    Awaited {
+        id: probe.id.clone(),
+        news: News::Discovered(slots::memory_key(&x.caller)),
+    }
+}
+
 async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> {
     let probing = probe(&x.message).is_some();
-    let in_process = lease.view().endpoint.reach == Reach::InProcess;
+    let bridged = lease.view().endpoint.is_bridge();
     let answer = Answer {
         lease,
         message: Arc::clone(&x.message),
         begun: None,
+        unclaimed: None,
         deadline: x.deadline(),
         outlives: false,
-        news: probing.then(|| News::Discovered(memory_key(x))),
+        news: probe(&x.message)
+            .map(|request| discovered(x, request))
+            .into_iter()
+            .collect(),
         operation: x.operation(),
     };
     let outbound = Outbound {
@@ -180,7 +182,7 @@ async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> 
         query: x.uri.query(),
         body: x.body.clone(),
         session: None,
-        owner: slots::owner_of(&x.caller).filter(|_| in_process),
+        owner: slots::owner_of(&x.caller).filter(|_| bridged),
         turn: None,
     };
     let response = forward::send(&x.gateway, outbound, answer).await?;
@@ -194,7 +196,7 @@ async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> 
 async fn refused(x: &Exchange, response: Response<Tap>) -> Result<Response<Tap>, Failure> {
     let (head, mut tap) = response.into_parts();
     let chunks = forward::read_ahead(&mut tap, memory::MAX_ANSWER).await?;
-    let key = memory_key(x);
+    let key = slots::memory_key(&x.caller);
     let kind = head
         .headers
         .get(header::CONTENT_TYPE)

@@ -17,7 +17,7 @@ use crate::{
     forward,
     gateway::Gateway,
     memory::MemoryKey,
-    message::{Message, Request},
+    message::{Message, Request, RequestId},
 };
 
 /// Something to be remembered if the answer is a result.
@@ -28,12 +28,30 @@ pub(crate) enum News {
     Discovered(MemoryKey),
 }
 
-impl News {
-    /// What a successful answer to this message would change in its session.
-    pub(crate) fn of(message: &Message, session: &SessionRef) -> Option<Self> {
-        let Message::Request(Request { method, params, .. }) = message else {
-            return None;
+/// Something that the result of a request will tell.
+pub(crate) struct Awaited {
+    /// Which request's.
+    pub id: RequestId,
+    /// What it tells.
+    pub news: News,
+}
+
+impl Awaited {
+    /// What the results of this message, each for itself, would change in its session.
+    pub(crate) fn of(message: &Message, session: &SessionRef) -> Vec<Self> {
+        let awaited = |request: &Request| {
+            News::of(request, session).map(|news| Self {
+                id: request.id.clone(),
+                news,
+            })
         };
+        message.requests().filter_map(awaited).collect()
+    }
+}
+
+impl News {
+    fn of(request: &Request, session: &SessionRef) -> Option<Self> {
+        let Request { method, params, .. } = request;
         let owned = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
         let news = match &**method {
             "logging/setLevel" => SessionNews::LogLevel(owned(&params.level)?),
@@ -93,7 +111,9 @@ impl Job {
         match self {
             Self::Write { update, .. } => !matches!(
                 update.news,
-                SessionNews::LogLevel(_) | SessionNews::Subscribed(_) | SessionNews::Unsubscribed(_)
+                SessionNews::LogLevel(_)
+                    | SessionNews::Subscribed(_)
+                    | SessionNews::Unsubscribed(_)
             ),
             Self::Tell(_) => true,
         }
@@ -225,4 +245,4 @@ async fn write_one(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

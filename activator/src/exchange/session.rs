@@ -3,6 +3,8 @@
 //! Warm: the instance that holds the session is leased and asked at once. Otherwise the exchange queues for the
 //! session's turn, and whoever has the turn claims, revives if the claim permits it, and goes upstream before the next.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     http::{Method, Response, StatusCode},
@@ -11,7 +13,7 @@ use mcp_gateway_api::{
     claim::{Claimed, Purpose, Standing},
     failure::{Failure, FailureKind},
     policy::OnIdle,
-    record::{SessionBinding, SessionNews, SessionUpdate},
+    record::SessionBinding,
     slot::SlotKey,
     view::{Lookup, Service},
 };
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 use super::{
     Answered, Exchange, accepted,
     claim::{self, Got, hold_timeout, server_timing},
-    news::{self, News},
+    news::{self, Awaited},
     opened::{self, Opened},
     ping, pong,
     turn::Turn,
@@ -62,8 +64,9 @@ impl From<Failure> for Stop {
 /// Answers it.
 pub(super) async fn answer(x: &Exchange) -> Answered {
     let opened = opened::open(&x.gateway, &x.caller, &x.headers)?;
-    // Once more when no byte reached the instance, or when a bridge lost the session's child.
-    for last in [false, true] {
+    // Again when no byte reached the instance, when a bridge lost the session's child, or when the session was let go of
+    // in this very moment.
+    for last in [false, false, true] {
         let ready = match warm(x, &opened) {
             Some(ready) => ready,
             None => match ping(&x.message) {
@@ -80,9 +83,8 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         };
         let mut life = ready.lease.life();
         match send(x, &opened, ready, Method::POST).await {
-            Ok(response) if !last && is_lost(&response) && revives(x) => {
-                lost_its_child(x, &opened).await;
-            }
+            // That it sleeps is on its way to the control plane, and written before the claim that follows.
+            Ok(response) if !last && is_lost(&response) && revives(x) => {}
             Ok(response) => return Ok(finish(x, &opened, response)),
             Err(Undelivered::Released) if !last => {}
             Err(Undelivered::Unreachable(_)) if !last && ends_soon(x, &mut life).await => {}
@@ -111,18 +113,6 @@ pub(super) async fn ends_soon(x: &Exchange, life: &mut tokio::sync::watch::Recei
     tokio::time::timeout(x.gateway.config.lost_grace, over)
         .await
         .is_ok()
-}
-
-async fn lost_its_child(x: &Exchange, opened: &Opened) {
-    opened.session.asleep();
-    let update = SessionUpdate {
-        session: opened.about.clone(),
-        news: SessionNews::Asleep,
-    };
-    // Kept before the claim that follows, which would else be answered with where the session was before.
-    if let Err(failure) = news::kept(&x.gateway, update).await {
-        tracing::warn!(backend = %x.caller.backend.name, why = failure.private, "a lost session was not noted: {failure}");
-    }
 }
 
 /// Gives a response its last touches; a 404 of the server ends the session.
@@ -207,23 +197,17 @@ pub(super) async fn send(
     method: Method,
 ) -> Result<Response<Tap>, Undelivered> {
     let deadline = x.deadline();
-    let began =
-        opened
-            .session
-            .begin_unless_released(&ready.binding, &ready.lease, &x.message, deadline);
-    if !began {
-        return Err(Undelivered::Released);
-    }
+    let (session, message) = (&opened.session, &x.message);
+    let begun = session.begin_unless_released(&ready.binding, &ready.lease, message, deadline);
+    let strand = begun.ok_or(Undelivered::Released)?;
     let answer = Answer {
         lease: ready.lease,
-        message: std::sync::Arc::clone(&x.message),
-        begun: Some(Begun::new(
-            std::sync::Arc::clone(&opened.session),
-            std::sync::Arc::clone(&x.message),
-        )),
+        message: Arc::clone(message),
+        begun: Some(Begun::new(Arc::clone(session), strand, Arc::clone(message))),
+        unclaimed: None,
         deadline,
         outlives: true,
-        news: News::of(&x.message, &opened.about),
+        news: Awaited::of(message, &opened.about),
         operation: x.operation(),
     };
     let outbound = Outbound {
@@ -314,11 +298,13 @@ async fn wake(x: &Exchange, opened: &Opened) -> Result<Ready, Failure> {
             bound: opened.binding(&x.gateway).map(|binding| binding.instance),
         };
         let got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
-        let mut life = got.lease.life();
+        let (mut life, claimed_at) = (got.lease.life(), Instant::now());
         match standing(x, opened, &got).await {
             Ok(binding) => {
+                let revived = got.claimed.standing == Standing::Revive;
+                let handshake = revived.then(|| claimed_at.elapsed());
                 return Ok(Ready {
-                    timing: server_timing(&got.claimed, waiting_since.elapsed()),
+                    timing: server_timing(&got.claimed, waiting_since.elapsed(), handshake),
                     lease: got.lease,
                     binding,
                     turn: None,

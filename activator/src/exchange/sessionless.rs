@@ -70,7 +70,7 @@ pub(super) async fn cold(
         .claimed
         .cold
         .as_ref()
-        .and_then(|_| server_timing(&got.claimed, since.elapsed()));
+        .and_then(|_| server_timing(&got.claimed, since.elapsed(), None));
     Ok((got.lease, timing))
 }
 
@@ -79,9 +79,10 @@ async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> 
         lease,
         message: Arc::clone(&x.message),
         begun: None,
+        unclaimed: None,
         deadline: x.deadline(),
         outlives: true,
-        news: None,
+        news: Vec::new(),
         operation: x.operation(),
     };
     let outbound = Outbound {

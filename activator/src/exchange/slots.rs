@@ -3,7 +3,7 @@
 use http::HeaderValue;
 use mcp_gateway_api::{policy::Isolation, slot::SlotKey};
 
-use crate::caller::Caller;
+use crate::{caller::Caller, memory::MemoryKey};
 
 /// The slot of a caller's exchanges without session: principal, tenant or nobody, by isolation.
 pub(crate) fn slot_of(caller: &Caller) -> SlotKey {
@@ -27,4 +27,12 @@ pub(crate) fn owner_of(caller: &Caller) -> Option<HeaderValue> {
         Isolation::Shared => return None,
     };
     HeaderValue::from_str(&text).ok()
+}
+
+/// What memory of its server a caller shares.
+pub(crate) fn memory_key(caller: &Caller) -> MemoryKey {
+    MemoryKey {
+        backend: (caller.backend.name.clone(), caller.backend.generation),
+        owner: slot_of(caller).owner,
+    }
 }

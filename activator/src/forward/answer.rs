@@ -3,16 +3,27 @@
 
 use std::sync::Arc;
 
+use mcp_gateway_api::record::{SessionNews, SessionUpdate};
 use tokio::time::Instant;
 
 use crate::{
-    exchange::news::News, lease::Lease, message::Message, metrics::Operation, session::Session,
+    exchange::{
+        goodbye::Unclaimed,
+        news::{self, Awaited},
+    },
+    gateway::Gateway,
+    lease::Lease,
+    message::Message,
+    metrics::Operation,
+    session::{Session, Strand},
 };
 
 /// A message of a session that went upstream; settled when this is dropped, unless its answer is to pass elsewhere.
 pub(crate) struct Begun {
     /// The session.
     pub session: Arc<Session>,
+    /// What its answer is of the session.
+    pub strand: Strand,
     message: Arc<Message>,
     // Its requests are pending there; more than a session may have pending are not.
     counted: bool,
@@ -22,10 +33,11 @@ pub(crate) struct Begun {
 
 impl Begun {
     /// The message goes upstream now.
-    pub(crate) fn new(session: Arc<Session>, message: Arc<Message>) -> Self {
+    pub(crate) fn new(session: Arc<Session>, strand: Strand, message: Arc<Message>) -> Self {
         Self {
             counted: session.awaits(&message),
             session,
+            strand,
             message,
             elsewhere: false,
         }
@@ -47,10 +59,36 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Resolves when the client has resumed this answer on a stream of its own.
+    pub(crate) fn taken_over(&self) -> impl Future<Output = ()> + Send + 'static {
+        let whose = self.begun.as_ref();
+        let whose = whose.map(|begun| (Arc::clone(&begun.session), begun.strand));
+        async move {
+            match whose {
+                Some((session, strand)) => session.taken_over(strand).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+impl Begun {
+    /// The bridge has lost the session's child, and every stream of the session with it: asleep, not ended. Nothing is
+    /// said if the session has found another home since.
+    pub(crate) fn session_lost(&self, gateway: &Gateway) {
+        if self.session.lost_with(self.strand) {
+            let session = self.session.about().clone();
+            let news = SessionNews::Asleep;
+            news::record(gateway, SessionUpdate { session, news });
+        }
+    }
+}
+
 impl Drop for Begun {
     fn drop(&mut self) {
         if self.elsewhere {
-            self.session.elsewhere(&self.message);
+            self.session.elsewhere(&self.message, self.strand);
         } else {
             self.session.answered(&self.message);
         }
@@ -65,12 +103,14 @@ pub(crate) struct Answer {
     pub message: Arc<Message>,
     /// The session it is part of.
     pub begun: Option<Begun>,
+    /// The session that an `initialize` may bring.
+    pub unclaimed: Option<Unclaimed>,
     /// When it has taken too long.
     pub deadline: Instant,
     /// Whether it is read to its end without its client (legacy).
     pub outlives: bool,
-    /// What its result tells the gateway.
-    pub news: Option<News>,
+    /// What its results tell the gateway.
+    pub news: Vec<Awaited>,
     /// What is measured of it.
     pub operation: Operation,
 }

@@ -22,14 +22,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::{
     edge::headers,
     error::error_message,
-    exchange::initialize,
-    forward::{
-        answer::Answer, link::Inbound, lost, outlive, resumed::EventIds, shutting_down, timed_out,
-    },
+    exchange::goodbye::Unclaimed,
+    forward::{answer::Answer, link::Inbound, lost, outlive, shutting_down, timed_out},
     gateway::Gateway,
-    message::{Message, RequestId},
-    sse::{EventSummary, Scanner, Seen},
+    message::RequestId,
+    sse::Scanner,
 };
+
+mod follow;
 
 const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 /// Most bytes of a JSON answer that are looked at, where its content matters at all.
@@ -47,6 +47,8 @@ enum Watched {
     Failed(Failure),
     /// Nobody waits for the responses any more.
     CalledOff,
+    /// The client reads them on another stream.
+    TakenOver,
 }
 
 struct Core {
@@ -61,8 +63,6 @@ struct Core {
     unread: Vec<Bytes>,
     // Requests whose responses have not passed.
     waiting: Vec<RequestId>,
-    // Of the events that have passed.
-    passed_ids: EventIds,
     // Made when the answer first has to be waited for.
     watch: Option<Watch>,
     quiet: Option<Pin<Box<Sleep>>>,
@@ -77,10 +77,10 @@ struct Core {
 impl Tap {
     pub(crate) fn new(gateway: Gateway, head: &Parts, inner: Inbound, answer: Answer) -> Self {
         let stream = headers::is_event_stream(&head.headers);
-        let wanted = match &answer.news {
-            Some(news) => !stream || news.needs_body(),
-            None => false,
-        };
+        let wanted = answer
+            .news
+            .iter()
+            .any(|awaited| !stream || awaited.news.needs_body());
         let capture = wanted && head.status.is_success();
         Self {
             core: Some(Box::new(Core {
@@ -92,7 +92,6 @@ impl Tap {
                 unread: Vec::new(),
                 waiting: answer.message.requests().map(|r| r.id.clone()).collect(),
                 answer,
-                passed_ids: EventIds::default(),
                 watch: None,
                 quiet: None,
                 last: Instant::now(),
@@ -128,6 +127,12 @@ impl Tap {
             chunks.reverse();
             core.unread = chunks;
         }
+    }
+
+    /// The session that came with it and that no client has yet.
+    pub(crate) fn take_unclaimed(&mut self) -> Option<Unclaimed> {
+        let core = self.core.as_mut()?;
+        core.answer.unclaimed.take()
     }
 
     /// Whether every request has its response.
@@ -199,37 +204,14 @@ impl Core {
     /// Reads on without the client, until the responses have passed, the stream has ended without them, or the client
     /// has resumed it elsewhere.
     async fn read_on(mut self: Box<Self>) {
-        let gateway = self.gateway.clone();
-        let session = self
-            .answer
-            .begun
-            .as_ref()
-            .map(|begun| begun.session.about().key);
-        let passed = std::mem::take(&mut self.passed_ids);
-        let resumed = async {
-            match session {
-                Some(key) => gateway.resumptions.of(key, &passed).await,
-                None => std::future::pending().await,
+        while !self.waiting.is_empty() {
+            let next = std::future::poll_fn(|cx| match self.poll(cx) {
+                Poll::Pending if self.waiting.is_empty() => Poll::Ready(None),
+                polled @ (Poll::Pending | Poll::Ready(_)) => polled,
+            });
+            if next.await.is_none() {
+                break;
             }
-        };
-        let read = async {
-            while !self.waiting.is_empty() {
-                let next = std::future::poll_fn(|cx| match self.poll(cx) {
-                    Poll::Pending if self.waiting.is_empty() => Poll::Ready(None),
-                    polled @ (Poll::Pending | Poll::Ready(_)) => polled,
-                });
-                if next.await.is_none() {
-                    break;
-                }
-            }
-        };
-        let taken_over = tokio::select! {
-            biased;
-            () = resumed => true,
-            () = read => false,
-        };
-        if let Some(begun) = self.answer.begun.as_mut().filter(|_| taken_over) {
-            begun.elsewhere = true;
         }
     }
 
@@ -241,8 +223,8 @@ impl Core {
             return Poll::Ready(None);
         }
         // A stream that never pauses must still be cut when its time has come.
-        if let Poll::Ready(failure) = self.watched(cx) {
-            return Poll::Ready(self.terminal(&failure));
+        if let Poll::Ready(seen) = self.watched(cx) {
+            return Poll::Ready(self.stop(seen));
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -269,23 +251,30 @@ impl Core {
 
     /// Looks whether something ends it. One that is called off goes on as it came, but nothing is owed for it any more:
     /// it keeps no instance, and its client need not be told when it ends.
-    fn watched(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        let Some(Poll::Ready(seen)) = self.watch.as_mut().map(|watch| watch.as_mut().poll(cx))
-        else {
-            return Poll::Pending;
-        };
-        match seen {
-            Watched::Failed(failure) => Poll::Ready(failure),
-            Watched::CalledOff => {
-                self.waiting.clear();
-                self.answer.lease.give_back();
-                let mut rest = watch(&self.gateway, &self.answer, false);
-                let polled = rest.as_mut().poll(cx);
-                self.watch = Some(rest);
-                match polled {
-                    Poll::Ready(Watched::Failed(failure)) => Poll::Ready(failure),
-                    Poll::Ready(Watched::CalledOff) | Poll::Pending => Poll::Pending,
+    fn watched(&mut self, cx: &mut Context<'_>) -> Poll<Watched> {
+        loop {
+            let Some(Poll::Ready(seen)) = self.watch.as_mut().map(|watch| watch.as_mut().poll(cx))
+            else {
+                return Poll::Pending;
+            };
+            match seen {
+                Watched::Failed(_) | Watched::TakenOver => return Poll::Ready(seen),
+                Watched::CalledOff => {
+                    self.waiting.clear();
+                    self.answer.lease.give_back();
+                    self.watch = Some(watch(&self.gateway, &self.answer, false));
                 }
+            }
+        }
+    }
+
+    fn stop(&mut self, seen: Watched) -> Option<Result<Frame<Bytes>, io::Error>> {
+        match seen {
+            Watched::Failed(failure) => self.terminal(&failure),
+            Watched::CalledOff => None,
+            Watched::TakenOver => {
+                self.over_elsewhere();
+                None
             }
         }
     }
@@ -293,8 +282,8 @@ impl Core {
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if self.watch.is_none() {
             self.watch = Some(watch(&self.gateway, &self.answer, !self.waiting.is_empty()));
-            if let Poll::Ready(failure) = self.watched(cx) {
-                return Poll::Ready(self.terminal(&failure));
+            if let Poll::Ready(seen) = self.watched(cx) {
+                return Poll::Ready(self.stop(seen));
             }
         }
         // Modern streams carry nothing of ours: their own end means something.
@@ -322,77 +311,6 @@ impl Core {
             }
         }
         Poll::Pending
-    }
-
-    fn passed(&mut self, data: &Bytes) {
-        self.last = Instant::now();
-        if let Some(capture) = self.capture.as_mut() {
-            if capture.len() + data.len() <= CAPTURE {
-                capture.extend_from_slice(data);
-            } else {
-                self.capture = None;
-            }
-        }
-        let Some(scanner) = self.scanner.as_mut() else {
-            return;
-        };
-        for event in &scanner.push(data) {
-            self.event(event);
-        }
-    }
-
-    fn event(&mut self, event: &EventSummary) {
-        if let Some(id) = &event.id {
-            self.passed_ids.passed(id);
-        }
-        if let Some(begun) = &self.answer.begun {
-            let lease = &self.answer.lease;
-            begun
-                .session
-                .observe(lease.instance(), event, Some(lease), self.answer.deadline);
-        }
-        for seen in &event.messages {
-            match seen {
-                Seen::Response { id, is_error, .. } => {
-                    let id = id.as_ref();
-                    self.waiting.retain(|waiting| Some(waiting) != id);
-                    if self.waiting.is_empty() {
-                        self.answer.operation.answered(*is_error);
-                        let captured = self.capture.take();
-                        let result = captured.and_then(|passed| initialize::result(&passed));
-                        self.tell(*is_error, result.map(Bytes::from));
-                    }
-                }
-                Seen::Request { .. } | Seen::Notification { .. } => {}
-            }
-        }
-    }
-
-    /// The answer is whole.
-    fn end(&mut self) {
-        self.ended = true;
-        if self.scanner.is_none() {
-            self.waiting.clear();
-            let captured = self.capture.take().map(BytesMut::freeze);
-            let read = captured.as_deref().map(crate::message::classify);
-            let is_error = match read {
-                Some(Ok(Message::Response(response))) => response.is_error,
-                Some(Ok(_) | Err(_)) => true,
-                None => !self.status.is_success(),
-            };
-            self.answer.operation.answered(is_error);
-            self.tell(is_error, captured);
-        } else if let Some(begun) = self.answer.begun.as_mut() {
-            // The server closed the stream early: the response passes on another stream (2025-11-25, polling).
-            begun.elsewhere = !self.waiting.is_empty();
-        }
-        self.answer.operation.finish();
-    }
-
-    fn tell(&mut self, is_error: bool, body: Option<Bytes>) {
-        if let Some(news) = self.answer.news.take().filter(|_| !is_error) {
-            news.tell(&self.gateway, body);
-        }
     }
 
     /// Ends the answer with a failure: as one last event for each unanswered request where that can be said, else by
@@ -423,6 +341,7 @@ impl Core {
 
 fn watch(gateway: &Gateway, answer: &Answer, waits: bool) -> Watch {
     let called_off = waits.then(|| answer.called_off());
+    let taken_over = waits.then(|| answer.taken_over());
     let mut life = answer.lease.life();
     let cut = gateway.cut.clone();
     let deadline = answer.deadline;
@@ -431,12 +350,15 @@ fn watch(gateway: &Gateway, answer: &Answer, waits: bool) -> Watch {
             _ = life.wait_for(|life| life.is_over()) => Watched::Failed(lost()),
             () = cut.cancelled() => Watched::Failed(shutting_down()),
             () = tokio::time::sleep_until(deadline) => Watched::Failed(timed_out()),
-            () = async {
-                match called_off {
-                    Some(called_off) => called_off.await,
-                    None => std::future::pending().await,
-                }
-            } => Watched::CalledOff,
+            () = if_any(called_off) => Watched::CalledOff,
+            () = if_any(taken_over) => Watched::TakenOver,
         }
     })
+}
+
+async fn if_any(future: Option<impl Future<Output = ()>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
+use super::strand::Strand;
 use crate::{
     message::{Message, RequestId},
     sse::Seen,
@@ -35,8 +36,8 @@ pub struct Pending<G> {
 struct Entry<G> {
     deadline: Instant,
     guard: G,
-    // Its own stream has closed: the response is to pass on another.
-    elsewhere: bool,
+    // Its own stream has closed: the response is to pass on another, of this strand.
+    elsewhere: Option<Strand>,
 }
 
 impl<G> Default for Pending<G> {
@@ -99,11 +100,11 @@ impl<G> Pending<G> {
     }
 
     /// The stream that answered the client's message has closed without all its responses: they pass on another.
-    pub fn elsewhere(&mut self, message: &Message) {
+    pub fn elsewhere(&mut self, message: &Message, strand: Strand) {
         for request in message.requests() {
             let key = (Asker::Client, request.id.clone());
             if let Some(entry) = self.entries.get_mut(&key) {
-                entry.elsewhere = true;
+                entry.elsewhere = Some(strand);
             }
         }
     }
@@ -111,14 +112,15 @@ impl<G> Pending<G> {
     /// Takes out the client's requests whose responses were to pass on another stream and never will, because their
     /// guards are `lost`.
     #[must_use]
-    pub fn unanswered(&mut self, lost: impl Fn(&G) -> bool) -> Vec<RequestId> {
+    pub fn unanswered(&mut self, lost: impl Fn(&G) -> bool) -> Vec<(Strand, RequestId)> {
         let waits = |asker: Asker, entry: &Entry<G>| {
-            asker == Asker::Client && entry.elsewhere && lost(&entry.guard)
+            asker == Asker::Client && entry.elsewhere.is_some() && lost(&entry.guard)
         };
         let taken = self
             .entries
             .extract_if(|(asker, _), entry| waits(*asker, entry));
-        taken.map(|((_, id), _)| id).collect()
+        let told = taken.filter_map(|((_, id), entry)| Some((entry.elsewhere?, id)));
+        told.collect()
     }
 
     /// Whether some request of the client's message is pending.
@@ -201,7 +203,7 @@ impl<G> Pending<G> {
                 Entry {
                     deadline,
                     guard: guard(),
-                    elsewhere: false,
+                    elsewhere: None,
                 },
             );
         }

@@ -1,18 +1,18 @@
 //! What is under a session's lock.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use mcp_gateway_api::record::SessionBinding;
 use tokio::time::Instant;
 
-use super::activity::Pending;
+use super::{
+    activity::Pending,
+    strand::{Strand, Strands},
+};
 use crate::{
     lease::Lease,
     message::{Message, RequestId},
 };
-
-/// Event ids remembered for each session, as hashes.
-pub(super) const EVENTS_REMEMBERED: usize = 256;
 
 /// Requests remembered for each session whose responses were lost with their instance.
 const UNANSWERED_REMEMBERED: usize = 64;
@@ -24,11 +24,9 @@ pub(super) const UNATTENDED: Duration = Duration::from_secs(30);
 pub(super) struct State {
     pub(super) binding: Option<SessionBinding>,
     pub(super) pending: Pending<Lease>,
-    pub(super) events: VecDeque<u64>,
-    // Whose responses were to pass on another stream and were lost with the instance.
-    pub(super) unanswered: Vec<RequestId>,
-    // The newest client stream's number; an older stream that sees another number ends.
-    pub(super) stream: u64,
+    pub(super) strands: Strands,
+    // Whose responses were to pass on another stream, by strand, and were lost with the instance.
+    pub(super) unanswered: Vec<(Strand, RequestId)>,
     pub(super) streams_open: u32,
     pub(super) streams_parked: u32,
     pub(super) used_at: Instant,
@@ -44,10 +42,12 @@ impl State {
         if self.binding.as_ref() == binding {
             return false;
         }
-        self.keep_unanswered();
+        self.keep_unanswered(|_lease| true);
         self.binding = binding.cloned();
         self.pending.clear();
-        self.events = VecDeque::new();
+        self.strands.renew();
+        // Only just come here: not to be let go of for having been idle before.
+        self.used_at = Instant::now();
         true
     }
 
@@ -63,42 +63,38 @@ impl State {
         }
     }
 
-    /// A message goes upstream; whether that is news to somebody.
+    /// A message goes upstream: the strand of its answer, and whether that is news to somebody.
     pub(super) fn begin(
         &mut self,
         binding: &SessionBinding,
         lease: &Lease,
         message: &Message,
         deadline: Instant,
-    ) -> bool {
+    ) -> (Strand, bool) {
         let tell = self.bind(Some(binding)) || self.streams_parked > 0 || cancels(message);
         self.pending
             .client_sent(message, deadline, || lease.another());
         self.used_at = Instant::now();
         self.unattended_since = None;
-        tell
+        (self.strands.begin(), tell)
     }
 
-    /// Whether there is something to tell.
-    pub(super) fn keep_unanswered(&mut self) -> bool {
-        let lost = self.pending.unanswered(Lease::is_over);
+    /// Takes out what was to be answered elsewhere and is `lost`; whether there is something to tell.
+    pub(super) fn keep_unanswered(&mut self, lost: impl Fn(&Lease) -> bool) -> bool {
+        let lost = self.pending.unanswered(lost);
         let room = UNANSWERED_REMEMBERED.saturating_sub(self.unanswered.len());
         self.unanswered.extend(lost.into_iter().take(room));
         !self.unanswered.is_empty()
     }
 
-    pub(super) fn saw(&mut self, event_id: &str) {
-        if self.events.len() == EVENTS_REMEMBERED {
-            self.events.pop_front();
-        }
-        self.events.push_back(hash(event_id));
+    /// What a client's stream of this strand is to tell as unanswered: its own, and on the passive stream also that of
+    /// strands nobody follows.
+    pub(super) fn take_unanswered(&mut self, strand: Strand) -> Vec<RequestId> {
+        let strands = &self.strands;
+        let here = |of: Strand| of == strand || strand == Strand::GET && !strands.is_followed(of);
+        let taken = self.unanswered.extract_if(.., |(of, _)| here(*of));
+        taken.map(|(_, id)| id).collect()
     }
-}
-
-pub(super) fn hash(event_id: &str) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    static KEYS: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
-    KEYS.hash_one(event_id)
 }
 
 fn cancels(message: &Message) -> bool {

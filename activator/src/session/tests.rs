@@ -1,13 +1,13 @@
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use mcp_gateway_api::{
-    ids::{ActivatorId, BackendName, Generation, TenantName, UpstreamSession},
+    ids::{ActivatorId, BackendName, Generation, SessionKey, TenantName, UpstreamSession},
     slot::{Owner, SlotKey},
     view::{Endpoint, InstanceView, Reach, Service, Stamp, ViewEvent},
 };
 
-use super::{state::EVENTS_REMEMBERED, *};
-use crate::{message::classify, sse::Scanner};
+use super::{strand::EVENTS_REMEMBERED, table::MAKE_ROOM, *};
+use crate::{directory::Directory, message::classify, sse::Scanner};
 
 const ONE: InstanceId = InstanceId(1);
 
@@ -30,6 +30,7 @@ fn view(id: u128, service: Service, sequence: u64) -> InstanceView {
         tenant: TenantName::default(),
         generation: Generation(1),
         endpoint: Endpoint {
+            secret: None,
             reach: Reach::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))),
             host: "localhost:1".into(),
             path: "/mcp".into(),
@@ -78,7 +79,8 @@ impl Bench {
     fn passes(&self, event: &str) {
         let deadline = Instant::now() + Duration::from_secs(900);
         for event in Scanner::new().push(event.as_bytes()) {
-            self.session.observe(ONE, &event, None, deadline);
+            let from = (ONE, Strand::GET);
+            self.session.observe(from, &event, None, deadline);
         }
     }
 
@@ -97,8 +99,8 @@ async fn a_request_keeps_its_lease_after_its_stream_closed_until_the_answer_pass
     assert!(bench.leases());
     bench.passes("id: e1\ndata: {\"id\":1,\"result\":{}}\n\n");
     assert!(!bench.leases());
-    assert!(bench.session.has_seen("e1"));
-    assert!(!bench.session.has_seen("e2"));
+    assert!(bench.session.strand_of("e1").is_some());
+    assert!(bench.session.strand_of("e2").is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +126,7 @@ async fn a_servers_request_whose_client_has_left_without_a_word_holds_the_instan
     sweep(31);
     assert!(bench.leases(), "its own request is pending: it is there");
     bench.passes("data: {\"id\":1,\"result\":{}}\n\n");
-    let stream = bench.session.open_stream();
+    let stream = bench.session.open_stream(Strand::GET);
     sweep(62);
     assert!(bench.leases(), "a stream is open: it is there");
     drop(stream);
@@ -166,13 +168,14 @@ async fn event_ids_belong_to_one_upstream_session() {
     bench.passes("id: e1\n\n");
     bench.session.asleep();
     assert_eq!(bench.session.binding(), None);
-    assert!(!bench.session.has_seen("e1"));
+    assert!(bench.session.strand_of("e1").is_none());
     for n in 0..2 * EVENTS_REMEMBERED {
         bench.post(CALL, 10);
         bench.passes(&format!("id: {n}\n\n"));
     }
-    assert!(!bench.session.has_seen("0"));
-    assert_eq!(bench.session.state.lock().events.len(), EVENTS_REMEMBERED);
+    assert!(bench.session.strand_of("0").is_none());
+    let strands = &bench.session.state.lock().strands;
+    assert_eq!(strands.remembered(), EVENTS_REMEMBERED);
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,9 +195,9 @@ async fn a_wake_and_an_end_are_heard_by_whoever_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_newer_stream_takes_the_place_of_the_one_before() {
     let bench = Bench::new();
-    let first = bench.session.open_stream();
+    let first = bench.session.open_stream(Strand::GET);
     assert!(!first.is_replaced());
-    let second = bench.session.open_stream();
+    let second = bench.session.open_stream(Strand::GET);
     assert!(first.is_replaced() && !second.is_replaced());
 }
 
@@ -212,7 +215,7 @@ async fn only_sessions_with_nothing_to_do_are_forgotten() {
     );
     drop(busy);
     let _quiet = bench.sessions.enter(&about(3));
-    let ticket = bench.sessions.enter(&about(4)).open_stream();
+    let ticket = bench.sessions.enter(&about(4)).open_stream(Strand::GET);
     drop(bench.sessions.enter(&about(5)));
     bench.sessions.forget_quiet(Duration::ZERO);
     let known = |key| bench.sessions.get(&about(key).key).is_some();
@@ -225,8 +228,9 @@ async fn what_was_to_be_answered_elsewhere_and_is_lost_is_told_once() {
     let bench = Bench::new();
     let call = classify(CALL.as_bytes()).unwrap();
     bench.post(CALL, 10);
-    bench.session.elsewhere(&call);
-    assert!(bench.session.unanswered().is_empty());
+    let ticket = bench.session.open_stream(Strand::GET);
+    bench.session.elsewhere(&call, Strand::GET);
+    assert!(ticket.unanswered().is_empty());
     bench.directory.apply(ViewEvent::Gone {
         instance: ONE,
         why: "test".into(),
@@ -238,8 +242,8 @@ async fn what_was_to_be_answered_elsewhere_and_is_lost_is_told_once() {
     bench.sessions.sweep(Instant::now());
     assert!(!bench.leases());
     bench.session.asleep();
-    assert_eq!(bench.session.unanswered().len(), 1);
-    assert!(bench.session.unanswered().is_empty());
+    assert_eq!(ticket.unanswered().len(), 1);
+    assert!(ticket.unanswered().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -301,12 +305,12 @@ fn a_session_is_let_go_of_only_while_nothing_uses_it_and_a_late_message_looks_ag
             .session
             .begin_unless_released(to, &lease, &message, deadline)
     };
-    assert!(!begin(&binding(ONE)));
+    assert!(begin(&binding(ONE)).is_none());
     assert!(bench.session.is_released_from(&binding(ONE)));
     // Revived on the same instance it goes by another name.
     let again = SessionBinding {
         upstream: UpstreamSession("v".into()),
         ..binding(ONE)
     };
-    assert!(begin(&again));
+    assert!(begin(&again).is_some());
 }

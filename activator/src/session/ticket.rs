@@ -1,43 +1,46 @@
-//! Which of a client's GET streams is the session's: the newest. Guards count the open and the parked ones.
+//! Which of a client's streams is the session's: of each strand the newest. Guards count the open and the parked ones.
 
 use std::sync::Arc;
 
-use super::Session;
+use super::{Session, strand::Strand};
 use crate::message::RequestId;
 
 /// A client's GET stream in a session; dropped when it ends.
 pub struct StreamTicket {
     session: Arc<Session>,
+    strand: Strand,
     number: u64,
     parked: bool,
 }
 
 impl Session {
-    /// A new GET stream of the client; the one before it ends.
+    /// A new GET stream of the client; the one before it of the same strand ends.
     #[must_use]
-    pub fn open_stream(self: &Arc<Self>) -> StreamTicket {
+    pub fn open_stream(self: &Arc<Self>, strand: Strand) -> StreamTicket {
         let number = {
             let mut state = self.state.lock();
-            state.stream += 1;
             state.streams_open += 1;
-            state.stream
+            state.strands.open(strand)
         };
         self.changed.notify_waiters();
         StreamTicket {
             session: Arc::clone(self),
+            strand,
             number,
             parked: false,
         }
     }
 
-    /// As [`Session::unanswered`], with those that still could be answered: the client's stream ends now.
-    #[must_use]
-    pub fn cut(&self) -> Vec<RequestId> {
-        let mut state = self.state.lock();
-        let waiting = state.pending.unanswered(|_lease| true);
-        let mut all = std::mem::take(&mut state.unanswered);
-        all.extend(waiting);
-        all
+    /// Resolves when the client follows the strand on a stream of its own: whoever reads it otherwise must stop, because
+    /// servers answer 409 while there is another reader, or give that one what the client should get.
+    pub async fn taken_over(&self, strand: Strand) {
+        loop {
+            let changed = self.changed();
+            if self.state.lock().strands.is_followed(strand) {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -45,7 +48,20 @@ impl StreamTicket {
     /// Whether a newer stream has taken its place.
     #[must_use]
     pub fn is_replaced(&self) -> bool {
-        self.session.state.lock().stream != self.number
+        let state = self.session.state.lock();
+        !state.strands.is_newest(self.strand, self.number)
+    }
+
+    /// Whether what it follows belongs to an upstream session that is no more: nothing will come any more.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        !self.session.state.lock().strands.is_current(self.strand)
+    }
+
+    /// What it follows.
+    #[must_use]
+    pub const fn strand(&self) -> Strand {
+        self.strand
     }
 
     /// Its session.
@@ -53,9 +69,23 @@ impl StreamTicket {
     pub const fn session(&self) -> &Arc<Session> {
         &self.session
     }
-}
 
-impl StreamTicket {
+    /// Requests whose responses were to pass on this stream and were lost with the instance. Each is given once.
+    #[must_use]
+    pub fn unanswered(&self) -> Vec<RequestId> {
+        let mut state = self.session.state.lock();
+        state.keep_unanswered(crate::lease::Lease::is_over);
+        state.take_unanswered(self.strand)
+    }
+
+    /// As [`Self::unanswered`], with those that still could be answered: the client's stream ends now.
+    #[must_use]
+    pub fn cut(&self) -> Vec<RequestId> {
+        let mut state = self.session.state.lock();
+        state.keep_unanswered(|_lease| true);
+        state.take_unanswered(self.strand)
+    }
+
     /// Says whether the stream waits for its session to wake: [`Session::begin`] then tells it.
     pub fn park(&mut self, parked: bool) {
         let mut state = self.session.state.lock();
@@ -71,6 +101,8 @@ impl StreamTicket {
 impl Drop for StreamTicket {
     fn drop(&mut self) {
         self.park(false);
-        self.session.state.lock().streams_open -= 1;
+        let mut state = self.session.state.lock();
+        state.streams_open -= 1;
+        state.strands.close(self.number);
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     edge::headers,
     exchange::{
         initialize::Promise,
-        news::{self, News},
+        news::{self, Awaited},
     },
     gateway::Gateway,
     message::RequestId,
@@ -72,7 +72,7 @@ pub(super) struct State {
     /// What the server promised in it.
     pub promise: Option<Promise>,
     /// Answers awaited for what they tell.
-    pub news: Vec<(RequestId, News)>,
+    pub news: Vec<Awaited>,
 }
 
 impl State {
@@ -172,11 +172,11 @@ impl Channel {
         asleep
     }
 
-    /// The answer to this request will tell something of the session.
-    pub(super) fn expect(&self, id: RequestId, news: News) {
+    /// The answer to a request will tell something of the session.
+    pub(super) fn expect(&self, awaited: Awaited) {
         let mut state = self.state.lock();
         if state.news.len() < MOST_NEWS {
-            state.news.push((id, news));
+            state.news.push(awaited);
         }
     }
 
@@ -184,8 +184,8 @@ impl Channel {
     pub(super) fn answered(&self, gateway: &Gateway, id: &RequestId, is_error: bool) {
         let told = {
             let mut state = self.state.lock();
-            let at = state.news.iter().position(|(expected, _)| expected == id);
-            at.map(|at| state.news.swap_remove(at).1)
+            let at = state.news.iter().position(|awaited| awaited.id == *id);
+            at.map(|at| state.news.swap_remove(at).news)
         };
         if let Some(news) = told.filter(|_| !is_error) {
             news.tell(gateway, None);

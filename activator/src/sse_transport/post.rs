@@ -28,7 +28,7 @@ use crate::{
     exchange::{
         Answered, Exchange, accepted,
         claim::{self, hold_timeout},
-        news::News,
+        news::Awaited,
         opened, ping,
         turn::Turn,
     },
@@ -73,7 +73,7 @@ pub(crate) async fn post(
         Ok(channel) => channel,
         Err(failure) => return Refusal::from(failure).into_response(),
     };
-    let body = match crate::body::read(&gateway.config, &head.headers, body).await {
+    let body = match crate::body::read(&gateway, &head.headers, body).await {
         Ok(body) => body,
         Err(failure) => return Refusal::from(failure).into_response(),
     };
@@ -161,9 +161,11 @@ fn begin(x: &Exchange, channel: &Channel, ready: &Ready) -> bool {
         if state.upstream.as_ref() != Some(&ready.binding) {
             return false;
         }
-        ready
-            .session
-            .begin(&ready.binding, &ready.lease, &x.message, x.deadline());
+        let (binding, lease) = (&ready.binding, &ready.lease);
+        let _answered_on_the_one_stream =
+            ready
+                .session
+                .begin(binding, lease, &x.message, x.deadline());
     }
     remember(x, channel, &ready.session);
     true
@@ -302,14 +304,14 @@ async fn send(x: Arc<Exchange>, ready: Ready) -> Answered {
 
 /// What a revival will need of this message.
 fn remember(x: &Exchange, channel: &Channel, session: &Session) {
-    let Message::Request(request) = &*x.message else {
-        return;
-    };
-    if &*request.method == "initialize" {
+    if let Message::Request(request) = &*x.message
+        && &*request.method == "initialize"
+    {
         let mut state = channel.state.lock();
         state.handshake = Handshake::of(&x.body);
         state.opening = Some(request.id.clone());
-    } else if let Some(news) = News::of(&x.message, session.about()) {
-        channel.expect(request.id.clone(), news);
+    }
+    for awaited in Awaited::of(&x.message, session.about()) {
+        channel.expect(awaited);
     }
 }

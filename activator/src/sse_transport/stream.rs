@@ -15,7 +15,7 @@ use crate::{
     forward,
     gateway::Gateway,
     message::RequestId,
-    session::Session,
+    session::{Session, Strand},
     sse::{EventSummary, Seen},
     streams::{
         KEEP_ALIVE, Source,
@@ -205,7 +205,8 @@ impl ChannelStream {
             taken.or_else(|| session.beside(binding.instance))
         });
         let deadline = Instant::now() + backend.policy.request_timeout;
-        session.observe(binding.instance, event, lease.flatten().as_ref(), deadline);
+        let from = (binding.instance, Strand::GET);
+        session.observe(from, event, lease.flatten().as_ref(), deadline);
     }
 
     /// A revival must get what the first handshake got, so that is kept.

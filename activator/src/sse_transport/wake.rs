@@ -27,7 +27,7 @@ use crate::{
         opened::{self, unix_now},
     },
     forward,
-    session::handshake::Handshake,
+    session::{Strand, handshake::Handshake},
 };
 
 /// Longest that opening a stream and replaying a handshake may take; well within the permit to revive.
@@ -151,7 +151,9 @@ impl Woken {
             session.lives_on(&binding);
             state.about = Some(self.about);
             state.session = Some(Arc::clone(&session));
-            state.ticket.get_or_insert_with(|| session.open_stream());
+            state
+                .ticket
+                .get_or_insert_with(|| session.open_stream(Strand::GET));
             state.upstream = Some(binding.clone());
             lost.unwrap_or_default()
         };
@@ -197,6 +199,7 @@ async fn attach(woken: &Woken) -> Result<Dialled, Failure> {
             promised: promised.as_ref(),
             record: record.as_deref(),
         };
+        let since = Instant::now();
         let replayed = dialled
             .replay(&x.gateway, &got.lease, &channel.headers, what)
             .await;
@@ -207,6 +210,7 @@ async fn attach(woken: &Woken) -> Result<Dialled, Failure> {
         };
         crate::metrics::revived(&x.caller.backend.name, outcome);
         replayed?;
+        crate::metrics::handshake(&x.caller.backend.name, since.elapsed());
     }
     Ok(dialled)
 }

@@ -15,6 +15,7 @@ use crate::{
         upstream::SendError,
     },
     gateway::Gateway,
+    session::Strand,
 };
 
 /// First pause before asking again after 409; doubles.
@@ -60,11 +61,11 @@ impl Ask {
     }
 }
 
-/// `Last-Event-ID`, if it means something to the session's current upstream session.
-pub(super) fn resumed_from(opened: &Opened, headers: &HeaderMap) -> Option<HeaderValue> {
+/// `Last-Event-ID` and the strand it is of, if it means something to the session's current upstream session.
+pub(super) fn resumed_from(opened: &Opened, headers: &HeaderMap) -> Option<(Strand, HeaderValue)> {
     let id = headers.get(LAST_EVENT_ID)?;
-    let text = id.to_str().ok()?;
-    opened.session.has_seen(text).then(|| id.clone())
+    let strand = opened.session.strand_of(id.to_str().ok()?)?;
+    Some((strand, id.clone()))
 }
 
 /// Asks for the stream, again while the server has not noticed that the one before is closed.

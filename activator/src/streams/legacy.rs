@@ -1,11 +1,13 @@
 //! The legacy GET stream of a session (2025-11-25 `basic/transports`, "Listening for Messages from the Server").
 //!
 //! Wakes nothing and holds no lease. While the session sleeps the stream is parked; when the session is awake, again or
-//! still, it is attached. A session has one stream upstream: a second GET takes the place of the first, whose upstream
-//! connection is closed before the next is opened (servers answer 409 until they noticed).
+//! still, it is attached. A second GET takes the place of the first, whose upstream connection is closed before the next
+//! is opened (servers answer 409 until they noticed). A GET that resumes the answer to a POST is another [`Strand`]: it
+//! stands beside the passive stream, and ends with the upstream session that it belongs to.
 //! `Last-Event-ID` goes upstream only if that id was seen on the session's current upstream session.
+//! A server that has no such stream (405) is remembered, so that clients learn it while it sleeps, too.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use crate::forward::link::Inbound;
 use axum::{
@@ -17,16 +19,21 @@ use axum::{
 use bytes::Bytes;
 use mcp_gateway_api::{
     backend::Transport,
-    failure::Failure,
+    failure::{Failure, FailureKind},
     record::{SessionBinding, SessionNews},
+    view::{InstanceView, Service},
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{
     KEEP_ALIVE, Source,
-    attached::{Asked, Attached, Passed, lives, pass_on},
+    attached::{Asked, lives, pass_on},
     broken_off, error_events, event_stream,
     get::{Ask, open, resumed_from},
+    place::{Place, Refused},
     right::Right,
     sessionless::sessionless,
 };
@@ -36,13 +43,16 @@ use crate::{
     error::Refusal,
     exchange::{
         opened::{self, Opened},
-        session,
+        session, slots,
     },
-    forward::{self, upstream::SendError},
+    forward,
     gateway::Gateway,
-    session::StreamTicket,
-    sse::{EventSummary, Seen},
+    lease::Life,
+    memory::MemoryKey,
+    session::{Strand, StreamTicket},
 };
+
+mod steps;
 
 /// How long the client's headers wait for the server's. Some servers send theirs only with their first event.
 const COMMIT_AFTER: Duration = Duration::from_secs(3);
@@ -73,20 +83,28 @@ async fn in_session(
     if let Some(gone) = session::expired(&gateway, caller, &opened).await {
         return Err(gone);
     }
-    let shown = opened.shown.clone();
-    let resume = resumed_from(&opened, &head.headers);
-    if let Some(id) = resume.as_ref().and_then(|id| id.to_str().ok()) {
-        gateway.resumptions.announce(opened.about.key, id);
+    let memory = slots::memory_key(caller);
+    let known = gateway.deps.memory.get(&memory);
+    let has_none = known.and_then(|known| known.streams) == Some(false);
+    if has_none && !is_awake(&gateway, &opened) {
+        return Err(Failure::new(
+            FailureKind::Method,
+            "This server has no stream to listen to.",
+        ));
     }
+    let shown = opened.shown.clone();
+    let (strand, resume) = resumed_from(&opened, &head.headers).unzip();
     let left = opened.about.expires_at.saturating_sub(opened::unix_now());
     let left = Duration::from_secs(left);
     let mut stream = Legacy {
-        ticket: opened.session.open_stream(),
+        ticket: opened.session.open_stream(strand.unwrap_or(Strand::GET)),
         asked: Ask::of(head, resume),
         request_timeout: caller.backend.policy.request_timeout,
         opened,
+        memory,
         place: Place::Parked,
         refused: None,
+        reopens: None,
         right: Right::new(&gateway, caller, left)?,
         over: false,
         last: Instant::now(),
@@ -101,33 +119,10 @@ async fn in_session(
     Ok(response)
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Asked, SendError>> + Send>>;
-
-enum Place {
-    Parked,
-    Opening(SessionBinding, Opening),
-    Attached(SessionBinding, Box<Attached>),
-}
-
-enum Step {
-    Opened(SessionBinding, Result<Asked, SendError>),
-    Passed(Passed),
-}
-
-/// Where there was no stream to be had.
-enum Refused {
-    /// The server has none: not asked again.
-    ForGood(SessionBinding),
-    /// It was lost: asked again when something changes.
-    ForNow(SessionBinding),
-}
-
-impl Refused {
-    fn at(&self, asked: &SessionBinding) -> bool {
-        match self {
-            Self::ForGood(binding) | Self::ForNow(binding) => binding == asked,
-        }
-    }
+/// Whether the session lives on an instance that can be asked.
+fn is_awake(gateway: &Gateway, opened: &Opened) -> bool {
+    let binding = opened.binding(gateway);
+    binding.is_some_and(|binding| lives(gateway, binding.instance).is_some())
 }
 
 enum Answer {
@@ -141,40 +136,15 @@ struct Legacy {
     ticket: StreamTicket,
     asked: Ask,
     request_timeout: Duration,
+    memory: MemoryKey,
     place: Place,
     refused: Option<Refused>,
+    // Parked because the instance drains for being idle: told should that be called off.
+    reopens: Option<watch::Receiver<Life>>,
     right: Right,
     // What was to be said at the end has been said.
     over: bool,
     last: Instant,
-}
-
-impl Place {
-    /// What happens next here; never anything while parked. Nothing is lost if the future is dropped.
-    async fn step(&mut self) -> Step {
-        match self {
-            Self::Parked => std::future::pending().await,
-            Self::Opening(binding, opening) => {
-                let asked = opening.await;
-                Step::Opened(binding.clone(), asked)
-            }
-            Self::Attached(_, attached) => Step::Passed(attached.next().await),
-        }
-    }
-
-    const fn binding(&self) -> Option<&SessionBinding> {
-        match self {
-            Self::Parked => None,
-            Self::Opening(binding, _) | Self::Attached(binding, _) => Some(binding),
-        }
-    }
-
-    fn at_boundary(&self) -> bool {
-        match self {
-            Self::Parked | Self::Opening(..) => true,
-            Self::Attached(_, attached) => attached.at_boundary(),
-        }
-    }
 }
 
 impl Source for Legacy {
@@ -190,7 +160,12 @@ impl Source for Legacy {
                 return Some(Err(broken_off()));
             }
             if let Some(errors) = self.unanswered() {
+                // What a resumed stream was resumed for has been said.
+                self.over = self.ticket.strand() != Strand::GET;
                 return Some(Ok(errors));
+            }
+            if self.ticket.is_void() {
+                return None;
             }
             let due = self.last + self.gateway.config.keep_alive;
             tokio::select! {
@@ -201,6 +176,7 @@ impl Source for Legacy {
                 () = changed => {
                     self.refused.take_if(|refused| matches!(refused, Refused::ForNow(_)));
                 }
+                () = reopened(&mut self.reopens) => {}
                 step = self.place.step() => match self.stepped(step).await {
                     Next::Give(given) => return Some(given),
                     Next::End => return None,
@@ -214,6 +190,20 @@ impl Source for Legacy {
                 }
             }
         }
+    }
+}
+
+/// Resolves when the instance is in service again.
+async fn reopened(life: &mut Option<watch::Receiver<Life>>) {
+    let serves = |life: &Life| matches!(life, Life::In(Service::Open | Service::RetireDrain));
+    let waits = async {
+        match life {
+            Some(life) => life.wait_for(serves).await.is_ok(),
+            None => false,
+        }
+    };
+    if !waits.await {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -236,29 +226,37 @@ impl Legacy {
             }
             self.park();
         }
-        if let (Place::Parked, Some(binding), Some(view)) = (&self.place, target, live)
-            && !self
-                .refused
-                .as_ref()
-                .is_some_and(|refused| refused.at(&binding))
-        {
-            self.ticket.park(false);
-            self.opened.session.lives_on(&binding);
-            // It may have been parked meanwhile and live elsewhere now.
-            let session = &self.opened.session;
-            let unknown = |id: &mut HeaderValue| !id.to_str().is_ok_and(|id| session.has_seen(id));
-            self.asked.resume.take_if(unknown);
-            let opening = open(
-                self.gateway.clone(),
-                view,
-                self.asked.clone(),
-                binding.clone(),
-            );
-            self.place = Place::Opening(binding, Box::pin(opening));
-            // Only the first try resumes; what comes after a loss begins afresh.
-            self.asked.resume = None;
+        self.reopens = None;
+        let (Place::Parked, Some(binding)) = (&self.place, target) else {
+            return true;
+        };
+        let refused = self.refused.as_ref().is_some_and(|at| at.at(&binding));
+        if !refused && !self.ticket.is_void() {
+            match live {
+                Some(view) => self.ask(view, binding),
+                None => self.reopens = self.gateway.deps.directory.watch(binding.instance),
+            }
         }
         true
+    }
+
+    fn ask(&mut self, view: Arc<InstanceView>, binding: SessionBinding) {
+        let session = &self.opened.session;
+        self.ticket.park(false);
+        session.lives_on(&binding);
+        // It may have been parked meanwhile and live elsewhere now.
+        let unknown =
+            |id: &mut HeaderValue| id.to_str().is_ok_and(|id| session.strand_of(id).is_none());
+        self.asked.resume.take_if(unknown);
+        let opening = open(
+            self.gateway.clone(),
+            view,
+            self.asked.clone(),
+            binding.clone(),
+        );
+        self.place = Place::Opening(binding, Box::pin(opening));
+        // Only the first try resumes; what comes after a loss begins afresh.
+        self.asked.resume = None;
     }
 
     /// What the client still waits for and will never get, its own stream being closed and its server lost.
@@ -266,7 +264,7 @@ impl Legacy {
         if !self.place.at_boundary() {
             return None;
         }
-        let waiting = self.opened.session.unanswered();
+        let waiting = self.ticket.unanswered();
         (!waiting.is_empty()).then(|| error_events(&forward::lost(), &waiting))
     }
 
@@ -276,8 +274,14 @@ impl Legacy {
         if !self.place.at_boundary() {
             return None;
         }
-        let waiting = self.opened.session.cut();
+        let waiting = self.ticket.cut();
         (!waiting.is_empty()).then(|| Ok(error_events(failure, &waiting)))
+    }
+
+    /// What the server said of GET is true of it while it sleeps, too.
+    fn remember(&self, has_streams: bool) {
+        let memory = &self.gateway.deps.memory;
+        memory.streams(&self.memory, has_streams);
     }
 
     fn park(&mut self) {
@@ -296,6 +300,7 @@ impl Legacy {
         self.park();
         match asked {
             Ok(Asked::Stream(head, attached)) => {
+                self.remember(true);
                 self.ticket.park(false);
                 self.place = Place::Attached(binding, attached);
                 Some(Answer::Stream(head))
@@ -315,6 +320,9 @@ impl Legacy {
         head: Box<Parts>,
         body: Inbound,
     ) -> Result<Response<Body>, Failure> {
+        if head.status == StatusCode::METHOD_NOT_ALLOWED {
+            self.remember(false);
+        }
         if head.status == StatusCode::NOT_FOUND {
             if self.opened.binding(&self.gateway).as_ref() != Some(by) {
                 // It was revived elsewhere meanwhile; what is said of it here means nothing any more.
@@ -329,76 +337,5 @@ impl Legacy {
             self.opened.end(&self.gateway);
         }
         pass_on(head, body).await
-    }
-
-    async fn stepped(&mut self, step: Step) -> Next {
-        match step {
-            Step::Opened(binding, Ok(Asked::Stream(_, attached))) => {
-                self.place = Place::Attached(binding, attached);
-                Next::Again
-            }
-            Step::Opened(binding, Ok(Asked::Refused(..))) => {
-                self.park();
-                self.refused = Some(Refused::ForGood(binding));
-                Next::Again
-            }
-            Step::Opened(binding, Err(_unreachable)) => {
-                self.park();
-                self.refused = Some(Refused::ForNow(binding));
-                Next::Again
-            }
-            Step::Passed(Passed::Bytes(bytes, events)) => {
-                self.last = Instant::now();
-                events.iter().for_each(|event| self.observe(event));
-                Next::Give(Ok(bytes))
-            }
-            Step::Passed(Passed::Service(_)) => Next::Again,
-            Step::Passed(Passed::Lost) if self.place.at_boundary() => {
-                self.refused = self.place.binding().cloned().map(Refused::ForNow);
-                self.park();
-                Next::Again
-            }
-            Step::Passed(Passed::Lost) => Next::Give(Err(broken_off())),
-            Step::Passed(Passed::Ended) => self.ended().await,
-        }
-    }
-
-    /// The server ended the stream: with its own end, or because it wants the client to come again.
-    async fn ended(&mut self) -> Next {
-        let boundary = self.place.at_boundary();
-        let binding = self.place.binding().cloned();
-        let was = std::mem::replace(&mut self.place, Place::Parked);
-        self.ticket.park(true);
-        let Place::Attached(_, mut attached) = was else {
-            return Next::End;
-        };
-        if !boundary {
-            return Next::Give(Err(broken_off()));
-        }
-        if !attached.dies().await {
-            return Next::End;
-        }
-        self.refused = binding.map(Refused::ForNow);
-        Next::Again
-    }
-
-    fn observe(&self, event: &EventSummary) {
-        let Place::Attached(binding, attached) = &self.place else {
-            return;
-        };
-        let asks = |seen: &Seen| matches!(seen, Seen::Request { .. });
-        // A server that asks something while nothing else runs keeps its instance until it is answered.
-        let lease = event.messages.iter().any(asks).then(|| {
-            let taken = self.gateway.deps.directory.lease(binding.instance).ok();
-            taken.or_else(|| self.opened.session.beside(binding.instance))
-        });
-        let deadline = Instant::now() + self.request_timeout;
-        let session = &self.opened.session;
-        session.observe(
-            attached.instance(),
-            event,
-            lease.flatten().as_ref(),
-            deadline,
-        );
     }
 }

@@ -14,7 +14,7 @@ use mcp_gateway_api::{
     failure::Failure,
     ids::InstanceId,
     slot::SlotKey,
-    view::{InstanceView, Reach, Service},
+    view::{InstanceView, Service},
 };
 use tokio::{
     sync::watch,
@@ -98,7 +98,7 @@ async fn lease(
     let _held = claim::hold(x, slot)?;
     let since = Instant::now();
     let got = claim::claim(&x.gateway, &x.caller, Purpose::Exchange, x.arrived).await?;
-    let timing = claim::server_timing(&got.claimed, since.elapsed());
+    let timing = claim::server_timing(&got.claimed, since.elapsed(), None);
     Ok((got.lease, timing))
 }
 
@@ -129,7 +129,7 @@ impl Ask {
         };
         let mut headers = self.headers.clone();
         let owner = self.owner.clone();
-        if let Some(owner) = owner.filter(|_| view.endpoint.reach == Reach::InProcess) {
+        if let Some(owner) = owner.filter(|_| view.endpoint.is_bridge()) {
             headers.insert(OWNER, owner);
         }
         let body = SentBody::new(self.body.clone());

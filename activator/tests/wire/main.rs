@@ -5,20 +5,25 @@
 
 mod support;
 
+mod bytes;
 mod children;
 mod cold;
 mod docs;
 mod drains;
 mod edge;
 mod ends;
+mod goodbye;
 mod legacy;
 mod listen;
+mod lost;
 mod methods;
 mod mirrored;
 mod modern;
 mod refused;
 mod replay;
 mod revival;
+mod revived;
 mod shutdown;
 mod sse_transport;
+mod strands;
 mod streams;

@@ -79,6 +79,11 @@ fn gateway(scaler: &Arc<Hurried>) -> Gateway {
     Gateway::new(config, deps)
 }
 
+/// A gateway with nothing behind it.
+pub(crate) fn lonely_gateway() -> Gateway {
+    gateway(&Arc::default())
+}
+
 fn update(news: SessionNews) -> SessionUpdate {
     let session = SessionRef {
         key: SessionKey([1; 24]),
