@@ -48,7 +48,9 @@ pub(super) async fn answer(
                 let report = waiting.worker.death().unwrap_or_default();
                 let ids = owed.take();
                 let id = ids.first().map(String::as_str);
-                return Refusal::lost(&report).to(id).response();
+                let refusal = Refusal::lost(&report).to(id);
+                let lost = waiting.worker.lost_its_session();
+                return refusal.with_session(lost).response();
             }
             Ok(Some(piece)) => piece,
         };

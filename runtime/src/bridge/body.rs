@@ -2,7 +2,8 @@
 //!
 //! Invariants: a stream says something at least once per keep-alive period (a comment line if there is nothing else);
 //! one event holds one message on one `data:` line; dropping the body is how the rest of the bridge learns that the
-//! client has gone. When a child ends under a stream that still owes answers, each of them gets a JSON-RPC error.
+//! client has gone. When a child ends under a stream that still owes answers, each of them gets a JSON-RPC error; the last
+//! word on each stream of its session is then an event without data, which clients never see and the activator knows.
 
 use std::{
     collections::VecDeque,
@@ -22,7 +23,7 @@ use tokio::{
 
 use super::{
     outlet::Piece,
-    refusal::Refusal,
+    refusal::{LOST_HEADER, Refusal},
     worker::{Listening, Waiting},
 };
 
@@ -175,6 +176,10 @@ impl Events {
         let refusal = Refusal::lost(&worker.death().unwrap_or_default());
         let errors = ids.iter().map(|id| refusal.clone().to(Some(id)).text());
         self.first.extend(errors.map(|text| event(&text)));
+        if worker.lost_its_session() {
+            let lost = format!("event: {LOST_HEADER}\n\n");
+            self.first.push_back(lost.into());
+        }
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {

@@ -72,13 +72,12 @@ impl Refusal {
 
     /// 404 for a session that is not here.
     pub(super) fn no_session(lost: bool) -> Self {
-        let mut out = Self::new(
+        let out = Self::new(
             StatusCode::NOT_FOUND,
             code::SESSION_GONE,
             "there is no such session",
         );
-        out.header = lost.then_some((LOST_HEADER, "session"));
-        out
+        out.with_session(lost)
     }
 
     /// 405.
@@ -95,6 +94,12 @@ impl Refusal {
     /// 502: the child ended.
     pub(super) fn lost(report: &ExitReport) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, code::LOST, sentence(report))
+    }
+
+    /// Says, if so, that the session was lost, too.
+    pub(super) fn with_session(mut self, lost: bool) -> Self {
+        self.header = lost.then_some((LOST_HEADER, "session")).or(self.header);
+        self
     }
 
     /// 503: come back later.

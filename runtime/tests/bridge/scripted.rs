@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use mcp_gateway_api::failure::ExitReport;
 use mcp_gateway_runtime::{
     bridge::{BridgeConfig, BridgeEvent},
@@ -363,4 +363,43 @@ async fn a_child_that_babbles_and_never_answers_the_handshake_is_ended_at_its_st
         "{}",
         report.summary
     );
+}
+
+/// What tells the activator, over HTTP alone, that a session is lost with its child while others go on.
+const LOST: &str = "event: x-mcp-gateway-lost";
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_dies_says_so_last_on_each_stream_of_its_session() {
+    let (rig, mut kid, id) = session().await;
+    let mut get = rig.listen(&id).await;
+    let (mut open, _) = tokio::join!(rig.call(&id, 1, "x", json!({})), kid.hears());
+    let asks = json!({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {}});
+    kid.says(asks).await;
+    assert_eq!(open.event().await.unwrap()["id"], "q");
+    let exit = async {
+        kid.hears().await;
+        kid.exits(9);
+    };
+    let (waiting, ()) = tokio::join!(rig.call(&id, 2, "x", json!({})), exit);
+    assert_eq!(waiting.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(waiting.header("x-mcp-gateway-lost"), Some("session"));
+    assert_eq!(open.event().await.unwrap()["error"]["code"], -31520);
+    for stream in [&mut open, &mut get] {
+        let mut last = None;
+        while let Some(block) = stream.block().await {
+            last = Some(block);
+        }
+        assert_eq!(last.as_deref(), Some(LOST));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_deleted_is_not_lost() {
+    let (rig, kid, id) = session().await;
+    let mut get = rig.listen(&id).await;
+    let headers = [("mcp-session-id", id.as_str())];
+    let gone = rig.send(Method::DELETE, "/mcp", &headers, String::new());
+    assert_eq!(gone.await.status, StatusCode::NO_CONTENT);
+    drop(kid);
+    assert_eq!(get.block().await, None);
 }
