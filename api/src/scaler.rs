@@ -8,7 +8,7 @@ use crate::{
     activity::{ActivityReport, DrainAck},
     claim::{ClaimRequest, Claimed},
     failure::Failure,
-    ids::{ActivatorId, InstanceId},
+    ids::{ActivatorId, InstanceId, SessionKey},
     record::{SessionUpdate, SharedRecord},
     view::{InstanceView, Lookup, ViewEvent},
 };
@@ -30,12 +30,28 @@ pub struct ActivatorPod {
 /// Everything an activator knows, for a leader that knows less: one message, so that a leader has all of it or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restatement {
+    /// The term of the leader that it is for, as its snapshot's stamp said: another leader ignores it.
+    pub epoch: u64,
     /// A full report.
     pub report: ActivityReport,
     /// Its table, with the stamps it was told.
     pub instances: Vec<InstanceView>,
     /// The session records as the view told them, without own news that was not kept yet.
     pub records: Vec<SharedRecord>,
+    /// What it knows to be gone, as far as it remembers: it would not use one of these again.
+    pub gone: Vec<InstanceId>,
+    /// The permits to revive that it holds.
+    pub permits: Vec<Permit>,
+}
+
+/// A permit to revive a session that a claim was answered with ([`crate::claim::Standing::Revive`]) and that has been
+/// neither used nor given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permit {
+    /// Which session.
+    pub session: SessionKey,
+    /// Where it is revived.
+    pub instance: InstanceId,
 }
 
 /// The autoscaler as an activator sees it.
