@@ -115,7 +115,8 @@ def python() -> tuple[Layer, Config]:
     """
     env = protocol()
     told = run(env["PY2"], "-c", "import json, os, sys, sysconfig; p = sysconfig.get_path; v = sys.version_info; "
-               "print(json.dumps([os.path.realpath(sys.executable), p('stdlib'), p('purelib'), f'{v.major}.{v.minor}']))")
+               "print(json.dumps([os.path.realpath(sys.executable), p('stdlib'), p('purelib'), "
+               "f'{v.major}.{v.minor}']))")
     executable, stdlib, packages, version = json.loads(told)
     stage = staging("python")
     unneeded = shutil.ignore_patterns(

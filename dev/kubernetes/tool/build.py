@@ -20,8 +20,8 @@ from pathlib import Path
 from layout import BIN, DNS_IMAGE, IMAGES, MODULE, PARTS, PAUSE_IMAGE, PROBE_IMAGE, ROOT, Failure, Unfit, say
 
 sys.path.insert(0, str(ROOT / "dev" / "images"))
-import oci  # noqa: E402
-import recipes  # noqa: E402
+import oci
+import recipes
 
 CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 CONTAINERD_VERSION = "v2.2.2"
@@ -63,7 +63,8 @@ def _go(what: str, *arguments: str, **env: str) -> None:
 
     def tell() -> None:
         while not done.wait(10):
-            say(f"building {what}: {lines} packages so far, {time.monotonic() - began:.0f} s ({last[-1] if last else '…'})")
+            at = last[-1] if last else "…"
+            say(f"building {what}: {lines} packages so far, {time.monotonic() - began:.0f} s ({at})")
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,8 +21,8 @@ import pki
 import processes
 from api import Api, Refused, wait
 from layout import (
-    BIN, CONFIG, CONTAINERD, DATA, DNS_IMAGE, HOST_LOCK, IMAGES, KUBECONFIG, LOGS, NODE_IP, NODE_NAME, PARTS, PAUSE_IMAGE,
-    PKI, PROBE_IMAGE, ROOT, STATE, Failure, say,
+    BIN, CONFIG, CONTAINERD, DATA, DNS_IMAGE, HOST_LOCK, IMAGES, KUBECONFIG, LOGS, NODE_IP, NODE_NAME, PARTS,
+    PAUSE_IMAGE, PKI, PROBE_IMAGE, ROOT, STATE, Failure, say,
 )
 
 NODE = f"/api/v1/nodes/{NODE_NAME}"
@@ -112,7 +111,7 @@ def start_missing(running: dict[str, list[int]]) -> dict[str, subprocess.Popen]:
     stages.done("node Ready")
     for space in ("default", "kube-system"):
         account = f"/api/v1/namespaces/{space}/serviceaccounts/default"
-        wait(f"the default service account of {space}", 60, lambda: api.find(account), check)
+        wait(f"the default service account of {space}", 60, lambda account=account: api.find(account), check)
     wait("cluster DNS", 90, lambda: dns_ready(api, gone), check)
     stages.done("default service accounts, cluster DNS Ready")
     return started
@@ -160,7 +159,8 @@ def up(replace: bool) -> None:
                 say(f"is up already: KUBECONFIG={KUBECONFIG}")
                 return
             if running:
-                say(f"mending: {', '.join(n for n in PARTS if n not in running) or 'nothing is missing, waiting for it'}")
+                missing = ", ".join(name for name in PARTS if name not in running)
+                say(f"mending: {missing or 'nothing is missing, waiting for it'}")
             (STATE / "run").mkdir(parents=True, exist_ok=True)
             host.prepare()
             parts.write_configs()

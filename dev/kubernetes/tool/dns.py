@@ -68,7 +68,8 @@ def objects() -> list[tuple[str, dict]]:
     ]
     ports = [{"name": name.lower(), "port": 53, "targetPort": 5353, "protocol": name} for name in ("UDP", "TCP")]
     return [
-        (f"{core}/serviceaccounts/coredns", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta("coredns")}),
+        (f"{core}/serviceaccounts/coredns", {
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta("coredns")}),
         (role, {**rbac, "kind": "ClusterRole", "metadata": {"name": "coredns"}, "rules": rules}),
         (role.replace("clusterroles", "clusterrolebindings"), {
             **rbac, "kind": "ClusterRoleBinding", "metadata": {"name": "coredns"},

@@ -52,11 +52,12 @@ def check_fit() -> None:
     if not missing:
         return
     if shutil.which("apt-get") is None:
-        raise Unfit(f"these Debian packages, or what they hold, are missing: {' '.join(missing)}; install them, {ELSEWHERE}")
+        raise Unfit(f"missing, by Debian's names for them: {' '.join(missing)}; install them, {ELSEWHERE}")
     say(f"installing with apt-get: {' '.join(missing)}")
+    noninteractive = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
     quiet = ("-qq", "-o", "DPkg::Lock::Timeout=120")
     run("apt-get", *quiet, "update")
-    run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *quiet, "install", "--no-install-recommends", "-y", *missing)
+    run(*noninteractive, *quiet, "install", "--no-install-recommends", "-y", *missing)
     if missing := missing_packages():
         raise Unfit(f"apt-get installed the packages, and yet there is no program of: {' '.join(missing)}")
 

@@ -83,8 +83,8 @@ def make() -> None:
     before = os.umask(0o077)
     try:
         _key("ca")
-        _openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=mcp-gateway test cluster", "-days", 365, "-out",
-                 "ca.crt")
+        _openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=mcp-gateway test cluster", "-days", 365,
+                 "-out", "ca.crt")
         for name, (subject, names) in CERTIFICATES.items():
             _certificate(name, subject, names)
         _key("service-accounts")

@@ -92,9 +92,8 @@ def stop(name: str, now: bool) -> bool:
     pids = found().get(name, [])
     if not pids:
         return False
-    if now or not end(pids, signal.SIGTERM):
-        if not end(pids, signal.SIGKILL):
-            raise Failure(f"{name} (process {pids}) does not end")
+    if (now or not end(pids, signal.SIGTERM)) and not end(pids, signal.SIGKILL):
+        raise Failure(f"{name} (process {pids}) does not end")
     return True
 
 
