@@ -15,6 +15,7 @@ pub mod ids;
 pub mod policy;
 pub mod principal;
 pub mod record;
+pub mod reference;
 pub mod revision;
 pub mod scaler;
 pub mod slot;

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     draft::{Item, Reading},
     place::Place,
-    problem::{Problem, Problems, Severity},
+    problem::Problems,
+    publish,
     register::Register,
     source,
 };
@@ -234,49 +235,7 @@ impl Worker {
         };
         let all = self.built_in.iter().cloned().chain(readings).collect();
         let outcome = self.register.update(all);
-        self.publish_problems(outcome.problems);
-        self.publish_catalog(outcome.catalog);
-    }
-
-    fn publish_problems(&self, problems: Vec<Problem>) {
-        let before = Arc::clone(&self.problems.borrow());
-        if *before == problems {
-            return;
-        }
-        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
-            match problem.severity {
-                Severity::Error => tracing::error!("{problem}"),
-                Severity::Warning => tracing::warn!("{problem}"),
-            }
-        }
-        if problems.is_empty() {
-            tracing::info!("all documents are in order again");
-        }
-        self.problems.send_replace(Arc::new(problems));
-    }
-
-    fn publish_catalog(&self, catalog: Catalog) {
-        let before = Arc::clone(&self.catalog.borrow());
-        if *before == catalog {
-            return;
-        }
-        for (name, backend) in &catalog.backends {
-            match before.get(name) {
-                None => tracing::info!(backend = %name, "{name}: registered"),
-                Some(old) if old.generation != backend.generation => {
-                    tracing::info!(backend = %name, "{name}: changed; running instances retire");
-                }
-                Some(old) if old != backend => {
-                    tracing::info!(backend = %name, "{name}: policy changed");
-                }
-                Some(_) => {}
-            }
-        }
-        for name in before.backends.keys() {
-            if !catalog.backends.contains_key(name) {
-                tracing::info!(backend = %name, "{name}: removed");
-            }
-        }
-        self.catalog.send_replace(Arc::new(catalog));
+        publish::problems(&self.problems, outcome.problems);
+        publish::catalog(&self.catalog, outcome.catalog);
     }
 }
