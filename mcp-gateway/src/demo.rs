@@ -69,16 +69,23 @@ async fn serve_http((host, port): (IpAddr, u16)) -> anyhow::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "demo server listens");
 
     let stop = CancellationToken::new();
-    let served = axum::serve(NoDelay(listener), router(stop.clone()))
+    let served = axum::serve(NoDelay(listener), router(host, stop.clone()))
         .with_graceful_shutdown(stopped(stop.clone()));
     served.await.context("the demo server stopped serving")
 }
 
 /// `/mcp` and `/healthz`. What modern exchanges count is shared by all of them:
 /// they have no session to keep it in.
-fn router(stop: CancellationToken) -> Router {
+///
+/// Only on loopback does it ask by which name it was called: that keeps web pages
+/// from reaching it by a name of their own. Off loopback, as in a pod, it has names
+/// and addresses that it cannot know.
+fn router(host: IpAddr, stop: CancellationToken) -> Router {
     let process_count = Arc::new(AtomicU64::new(0));
-    let config = StreamableHttpServerConfig::default().with_cancellation_token(stop);
+    let mut config = StreamableHttpServerConfig::default().with_cancellation_token(stop);
+    if !host.is_loopback() {
+        config = config.disable_allowed_hosts();
+    }
     let service: StreamableHttpService<DemoServer, LocalSessionManager> =
         StreamableHttpService::new(
             move || Ok(DemoServer::new(Arc::clone(&process_count))),
