@@ -50,10 +50,11 @@ pub(crate) async fn guard(
         }
         Ok(()) => {
             let uri = request.uri().clone();
+            let in_session = request.headers().contains_key(headers::SESSION_ID);
             let mut response = next.run(request).await;
             let refused = response.extensions().get::<MethodRefused>().is_some();
             if refused && !response.headers().contains_key(header::ALLOW) {
-                let allow = routes::allow(&gateway, &uri);
+                let allow = routes::allow(&gateway, &uri, in_session);
                 response.headers_mut().insert(header::ALLOW, allow);
             }
             (response, true)

@@ -20,6 +20,8 @@ use crate::{edge, error::Refusal, exchange, gateway::Gateway, sse_transport, str
 const MCP: &[Method] = &[Method::GET, Method::POST, Method::DELETE];
 /// What it takes of whoever names no session: there is neither a stream to open nor anything to end.
 const SESSIONLESS: &[Method] = &[Method::POST];
+/// What it takes in a session of a server that has no stream to open.
+const STREAMLESS: &[Method] = &[Method::POST, Method::DELETE];
 /// What `/sse` takes, and `/mcp` of a backend that speaks 2024-11-05.
 const STREAM: &[Method] = &[Method::GET];
 /// What `/messages` takes.
@@ -78,13 +80,17 @@ fn names(methods: &[Method]) -> HeaderValue {
 }
 
 /// `Allow` of a 405 of `/mcp` itself: its caller is known, and so may be told how the backend is spoken to.
-pub(crate) fn allow(gateway: &Gateway, uri: &Uri) -> HeaderValue {
+pub(crate) fn allow(gateway: &Gateway, uri: &Uri, in_session: bool) -> HeaderValue {
     let name = uri.path().split('/').nth(2);
     let name = name.and_then(|name| BackendName::new(name).ok());
     let catalog = gateway.deps.catalog.borrow();
     let backend = name.and_then(|name| catalog.get(&name));
     let streams = backend.is_some_and(|backend| backend.launch.transport == Transport::Sse);
-    names(if streams { STREAM } else { SESSIONLESS })
+    names(match (streams, in_session) {
+        (true, _) => STREAM,
+        (false, true) => STREAMLESS,
+        (false, false) => SESSIONLESS,
+    })
 }
 
 async fn unknown() -> impl IntoResponse {

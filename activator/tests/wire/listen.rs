@@ -2,17 +2,21 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use mcp_gateway_api::{catalog::Catalog, view::Service};
+use mcp_gateway_api::{catalog::Catalog, scaler::Scaler, view::Service};
 
 use crate::{
     streams::talking,
-    support::{Setup, World, client::Coming, talker::Talker},
+    support::{PATIENCE, Setup, World, client::Coming, talker::Talker},
 };
 
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}"#;
 
 async fn listening() -> (World, Talker, Coming) {
-    let (world, talker) = talking(Setup::default()).await;
+    listening_with(Setup::default()).await
+}
+
+async fn listening_with(setup: Setup) -> (World, Talker, Coming) {
+    let (world, talker) = talking(setup).await;
     let body = format!(
         r#"{{"jsonrpc":"2.0","id":"sub-1","method":"subscriptions/listen","params":{{"notifications":{{}},{META}}}}}"#
     );
@@ -142,10 +146,40 @@ async fn a_client_that_leaves_is_told_upstream_at_once() {
 
 #[tokio::test]
 async fn a_listen_ends_with_its_result_when_its_tenant_may_no_longer_use_the_backend() {
-    let (world, _talker, stream) = listening().await;
+    // At once, and not with the next comment.
+    let long = || {
+        let mut setup = Setup::default();
+        setup.config.keep_alive = PATIENCE * 2;
+        setup
+    };
+    for parked in [false, true] {
+        let (world, talker, stream) = listening_with(long()).await;
+        if parked {
+            world.scaler.lose();
+            world
+                .until("the upstream stream is closed", || talker.open() == 0)
+                .await;
+        }
+        world.withdraw();
+        let (text, in_order) = stream.rest().await;
+        assert!(in_order && text.ends_with(COMPLETION), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_parked_listen_without_a_right_to_it_is_not_listened_for_again() {
+    let (world, talker, stream) = listening().await;
+    let claim = world.scaler.claims().pop().unwrap();
+    world.scaler.lose();
+    world
+        .until("the upstream stream is closed", || talker.open() == 0)
+        .await;
     world.withdraw();
+    // Its slot gets an instance again, of whoever asked just before.
+    world.scaler.claim(claim).await.unwrap();
     let (text, in_order) = stream.rest().await;
     assert!(in_order && text.ends_with(COMPLETION), "{text}");
+    assert_eq!(listens(&talker), 1);
 }
 
 #[tokio::test]

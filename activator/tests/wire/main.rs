@@ -13,6 +13,7 @@ mod drains;
 mod edge;
 mod ends;
 mod goodbye;
+mod late;
 mod legacy;
 mod listen;
 mod lost;

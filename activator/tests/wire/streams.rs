@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Method;
+use mcp_gateway_activator::ActivatorConfig;
 use mcp_gateway_api::record::SessionNews;
 
 use crate::support::{
@@ -12,7 +13,10 @@ use crate::support::{
 const NOTE: &str = "id: n1\nretry: 7\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
 
 pub(crate) async fn talking(mut setup: Setup) -> (World, Talker) {
-    setup.config.keep_alive = Duration::from_millis(40);
+    // Unless a test says otherwise.
+    if setup.config.keep_alive == ActivatorConfig::default().keep_alive {
+        setup.config.keep_alive = Duration::from_millis(40);
+    }
     let talker = Talker::start().await;
     let world = World::with(setup).await;
     world.scaler.move_upstream(talker.address);

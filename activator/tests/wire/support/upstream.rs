@@ -67,6 +67,8 @@ pub struct Inner {
     pub revision: Mutex<Option<&'static str>>,
     /// The next message of this JSON-RPC method is answered with this status and nothing else.
     pub refuses: Mutex<Option<(&'static str, u16)>>,
+    /// Whether a GET, as a call of `late` always, is looked at only once `go` is said.
+    pub holds_gets: AtomicBool,
     /// Whether each connection is closed after its answer.
     pub closes: AtomicBool,
 }
@@ -217,6 +219,10 @@ async fn respond(inner: &Inner, request: Request) -> Response {
     }
     if message["method"] == "initialize" {
         return initialize(inner, &message);
+    }
+    let held = head.method == Method::GET && inner.holds_gets.load(Ordering::SeqCst);
+    if held || message["params"]["name"] == "late" {
+        inner.go.notified().await;
     }
     if !inner.stateless.load(Ordering::SeqCst) {
         let Some(session) = &session else {
