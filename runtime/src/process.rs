@@ -48,7 +48,7 @@ mod lock;
 mod output;
 mod plan;
 mod port;
-mod probe;
+pub(crate) mod probe;
 mod reap;
 mod records;
 mod stdio;

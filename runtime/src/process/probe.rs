@@ -125,7 +125,8 @@ impl Probe {
         }
     }
 
-    async fn once(&self, seen: &mut impl FnMut(Seen)) -> Result<SocketAddr, NotYet> {
+    /// One try.
+    pub(crate) async fn once(&self, seen: &mut impl FnMut(Seen)) -> Result<SocketAddr, NotYet> {
         let mut why = NotYet::Silent;
         for address in self.at.iter().copied() {
             let Some(stream) = connect(address).await else {

@@ -1,0 +1,186 @@
+//! Ending a pod so that nothing else is hit: mark it with our epoch, then delete it with its UID and that version.
+//!
+//! Invariants: a pod that a newer leader has marked is left to it; a pod of the same name that is not ours by UID is
+//! never touched; an API server that is away is asked again until it answers, because a pod that nobody ends costs money
+//! for ever.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+
+use super::{names, seen::Seen};
+
+/// How long one call may take.
+pub(crate) const CALL: Duration = Duration::from_secs(10);
+/// From one try to the next, at first and at most.
+const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The API server deletes it, or has.
+    Asked,
+    /// It is not there any more.
+    Gone,
+    /// A newer leader ends it.
+    Theirs,
+}
+
+/// Which pod, as it was last seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) version: String,
+    pub(crate) epoch: u64,
+}
+
+enum Tried {
+    Done(Outcome),
+    /// Somebody else changed it meanwhile.
+    Changed,
+    Failed(kube::Error),
+    TimedOut,
+}
+
+/// Marks and deletes; returns when that is done.
+pub(crate) async fn end(pods: &Api<Pod>, mut target: Target, grace: Duration) -> Outcome {
+    let mut pause = AGAIN;
+    let mut changes = 0;
+    loop {
+        let tried = match timeout(CALL, once(pods, &target, grace)).await {
+            Ok(tried) => tried,
+            Err(_) => Tried::TimedOut,
+        };
+        match tried {
+            Tried::Done(outcome) => return outcome,
+            Tried::Changed => {
+                // The status of a starting pod changes often; what changes for ever must not be asked for at full speed.
+                changes += 1;
+                if changes > 3 {
+                    wait(&mut pause).await;
+                }
+                if let Ok(Some(outcome)) = timeout(CALL, look(pods, &mut target)).await {
+                    return outcome;
+                }
+            }
+            Tried::Failed(error) => {
+                tracing::warn!(pod = target.name, %error, "a pod could not be ended; trying again");
+                wait(&mut pause).await;
+            }
+            Tried::TimedOut => {
+                tracing::warn!(pod = target.name, "the API server did not answer; trying again");
+                wait(&mut pause).await;
+            }
+        }
+    }
+}
+
+async fn wait(pause: &mut Duration) {
+    sleep(*pause).await;
+    *pause = (*pause * 2).min(AGAIN_AT_MOST);
+}
+
+async fn once(pods: &Api<Pod>, target: &Target, grace: Duration) -> Tried {
+    let mark = json!({"metadata": {
+        "uid": target.uid,
+        "resourceVersion": target.version,
+        "annotations": {names::ENDED_BY: target.epoch.to_string()},
+    }});
+    let marked = pods
+        .patch_metadata(&target.name, &PatchParams::default(), &Patch::Merge(mark))
+        .await;
+    let version = match marked {
+        Ok(meta) => meta.metadata.resource_version,
+        Err(error) => return judge(error),
+    };
+    // The API server counts in whole seconds, and 0 would mean without asking the node.
+    let seconds = grace.as_millis().div_ceil(1000).max(1);
+    delete(pods, target, version, u32::try_from(seconds).unwrap_or(u32::MAX)).await
+}
+
+async fn delete(
+    pods: &Api<Pod>,
+    target: &Target,
+    resource_version: Option<String>,
+    seconds: u32,
+) -> Tried {
+    let params = DeleteParams {
+        grace_period_seconds: Some(seconds),
+        preconditions: Some(Preconditions {
+            uid: Some(target.uid.clone()),
+            resource_version,
+        }),
+        ..DeleteParams::default()
+    };
+    match pods.delete(&target.name, &params).await {
+        Ok(_) => Tried::Done(Outcome::Asked),
+        Err(error) => judge(error),
+    }
+}
+
+fn judge(error: kube::Error) -> Tried {
+    match &error {
+        kube::Error::Api(status) if status.code == 404 => Tried::Done(Outcome::Gone),
+        kube::Error::Api(status) if status.code == 409 => Tried::Changed,
+        // Changing a UID is "invalid": the name is another pod's by now.
+        kube::Error::Api(status) if status.code == 422 => Tried::Changed,
+        _ => Tried::Failed(error),
+    }
+}
+
+/// Looks at it again; says if there is nothing left to do.
+async fn look(pods: &Api<Pod>, target: &mut Target) -> Option<Outcome> {
+    match pods.get_opt(&target.name).await {
+        Ok(None) => Some(Outcome::Gone),
+        Ok(Some(pod)) => {
+            let seen = Seen::of(&pod)?;
+            if seen.uid != target.uid {
+                return Some(Outcome::Gone);
+            }
+            if seen.ended_by.is_some_and(|epoch| epoch > target.epoch) {
+                return Some(Outcome::Theirs);
+            }
+            target.version = seen.version;
+            None
+        }
+        Err(error) => {
+            tracing::debug!(pod = target.name, %error, "a pod could not be looked at");
+            sleep(AGAIN).await;
+            None
+        }
+    }
+}
+
+/// Removes a pod in which nothing runs any more: marked and then without waiting for its node.
+pub(crate) async fn bury(pods: &Api<Pod>, target: Target) -> Outcome {
+    let mut pause = AGAIN;
+    let mut target = target;
+    loop {
+        // No version here: only the pod's end is still to come, and its status changes all the time meanwhile.
+        let tried = match timeout(CALL, delete(pods, &target, None, 0)).await {
+            Ok(tried) => tried,
+            Err(_) => Tried::TimedOut,
+        };
+        match tried {
+            Tried::Done(outcome) => return outcome,
+            Tried::Changed => {
+                if let Ok(Some(outcome)) = timeout(CALL, look(pods, &mut target)).await {
+                    return outcome;
+                }
+            }
+            Tried::Failed(error) => {
+                tracing::warn!(pod = target.name, %error, "a pod could not be removed; trying again");
+            }
+            Tried::TimedOut => {}
+        }
+        wait(&mut pause).await;
+    }
+}

@@ -1,0 +1,239 @@
+//! From an order to a pod that exists.
+//!
+//! Invariants: a name is taken from the table before the call and given back if nothing came of it; a pod of that name
+//! that exists already is taken as ours only if it is for the same slot, made of the same and not ending (the answer of
+//! an earlier try was lost); otherwise the next name is tried. What the API server refuses is told at once; while it is
+//! away it is asked again, so that those who wait have the chance they paid for.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::future::try_join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
+use mcp_gateway_api::{backend::EnvValue, failure::ExitReport};
+use mcp_gateway_link::token::LaunchToken;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    World, end, forms, names,
+    seen::Seen,
+    sentences,
+    template::{Place, Template, orders, token_of},
+};
+use crate::{LaunchOrder, Launched};
+
+/// How long an API server that is away is asked.
+const PATIENCE: Duration = Duration::from_secs(50);
+/// From one try to the next.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(2);
+/// Names that are tried if each is somebody else's.
+const NAMES: u64 = 8;
+
+enum Tried {
+    Made(Box<Pod>, LaunchToken),
+    /// The name is another pod's.
+    Taken,
+}
+
+/// Makes the pod.
+pub(crate) async fn launch(world: &Arc<World>, order: LaunchOrder) -> Result<Launched, ExitReport> {
+    let refused = |why: String| sentences::report(&why, "");
+    let form = forms::choose(&order.backend.launch, world.abilities).map_err(refused)?;
+    check_sources(world, &order).await?;
+    let installation = world.settings.installation.as_str();
+    let slot_hash = names::slot_hash(installation, &order.slot);
+    let name = |number| names::pod_name(installation, &order.slot, 0, number);
+    let owner = world.owners.read().get(&order.backend.name).cloned();
+    let mut least = 1;
+    for _ in 0..NAMES {
+        let number = world.table.reserve(&slot_hash, least, name);
+        let reserved = Reserved {
+            world,
+            name: Some(name(number)),
+        };
+        let place = Place {
+            number,
+            owner_uid: owner.as_deref(),
+        };
+        let template =
+            Template::render(&order, form, &world.settings, place).map_err(refused)?;
+        match create(world, &template).await? {
+            Tried::Made(pod, token) => {
+                let launched = world.take_in_new(&pod, &template, &order, token);
+                reserved.used();
+                return launched.ok_or_else(|| refused("its pod has no UID".into()));
+            }
+            Tried::Taken => least = number + 1,
+        }
+    }
+    Err(refused(format!("{NAMES} names for its pod were all taken")))
+}
+
+/// A name that is given back unless it was used.
+struct Reserved<'a> {
+    world: &'a World,
+    name: Option<String>,
+}
+
+impl Reserved<'_> {
+    fn used(mut self) {
+        self.name = None;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            self.world.table.not_created(name);
+        }
+    }
+}
+
+async fn create(world: &World, template: &Template) -> Result<Tried, ExitReport> {
+    let token = world.key.launch_token(&template.name);
+    let encoded = URL_SAFE_NO_PAD.encode(token.as_bytes());
+    let refused = |why: String| sentences::report(&why, "");
+    let pod = template.pod(&encoded).map_err(refused)?;
+    let until = Instant::now() + PATIENCE;
+    let mut pause = AGAIN;
+    loop {
+        let params = PostParams::default();
+        let error = match timeout(end::CALL, world.pods.create(&params, &pod)).await {
+            Ok(Ok(made)) => return Ok(Tried::Made(Box::new(made), token)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 && status.reason == "AlreadyExists" => {
+                match existing(world, template).await {
+                    Ok(Some(tried)) => return Ok(tried),
+                    Ok(None) => None,
+                    Err(error) => Some(error),
+                }
+            }
+            Ok(Err(error)) if is_final(&error) => {
+                return Err(sentences::refused(&error, "create pods", &world.settings.namespace));
+            }
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        };
+        if Instant::now() >= until {
+            return Err(error.map_or_else(
+                || sentences::report("the Kubernetes API server did not answer", ""),
+                |error| sentences::refused(&error, "create pods", &world.settings.namespace),
+            ));
+        }
+        tracing::warn!(pod = template.name, error = error.map(tracing::field::display), "a pod could not be created; trying again");
+        sleep(pause).await;
+        pause = (pause * 2).min(AGAIN_AT_MOST);
+    }
+}
+
+/// Whether asking again would be of no use: the API server has looked at it and said no.
+fn is_final(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => match status.code {
+            429 | 500 | 502..=504 => status.message.contains("webhook"),
+            // The namespace's default service account is made a moment after the namespace.
+            403 => !status.message.contains("error looking up service account"),
+            409 => false,
+            _ => true,
+        },
+        _ => false,
+    }
+}
+
+/// The pod that has the name already.
+async fn existing(world: &World, template: &Template) -> Result<Option<Tried>, kube::Error> {
+    let Some(pod) = world.pods.get_opt(&template.name).await? else {
+        return Ok(None);
+    };
+    let Some(seen) = Seen::of(&pod) else {
+        return Ok(Some(Tried::Taken));
+    };
+    let usable = template.is_of(&pod) && !seen.deleting && !seen.over && seen.ended_by.is_none();
+    let token = token_of(&pod)
+        .and_then(|token| URL_SAFE_NO_PAD.decode(token).ok())
+        .and_then(|token| LaunchToken::from_bytes(&token))
+        // Without an agent there is none.
+        .unwrap_or_else(|| world.key.launch_token(&template.name));
+    Ok(Some(if usable && world.table.get(seen.id).is_none() {
+        Tried::Made(Box::new(pod), token)
+    } else {
+        Tried::Taken
+    }))
+}
+
+/// Secrets and `ConfigMap`s are usable only if labelled for the backend or the tenant: whoever may write documents must
+/// not read by them what they could not read otherwise.
+async fn check_sources(world: &World, order: &LaunchOrder) -> Result<(), ExitReport> {
+    let mut named: BTreeSet<(&'static str, &str, bool)> = BTreeSet::new();
+    for var in &order.backend.launch.env {
+        match &var.value {
+            EnvValue::FromSecret(key) => named.insert(("Secret", &key.name, key.optional)),
+            EnvValue::FromConfigMap(key) => named.insert(("ConfigMap", &key.name, key.optional)),
+            EnvValue::Literal(_) | EnvValue::FromEnv(_) => false,
+        };
+    }
+    let checks = named
+        .into_iter()
+        .map(|(kind, name, optional)| check_source(world, order, kind, name, optional));
+    match timeout(end::CALL, try_join_all(checks)).await {
+        Ok(checked) => checked.map(|_| ()),
+        Err(_) => Err(sentences::report("the Kubernetes API server did not answer", "")),
+    }
+}
+
+async fn check_source(
+    world: &World,
+    order: &LaunchOrder,
+    kind: &'static str,
+    name: &str,
+    optional: bool,
+) -> Result<(), ExitReport> {
+    let found = match kind {
+        "Secret" => world.secrets.get_metadata_opt(name).await.map(|found| found.map(|o| o.metadata)),
+        _ => world.config_maps.get_metadata_opt(name).await.map(|found| found.map(|o| o.metadata)),
+    };
+    let (backend, tenant) = (&order.backend.name, &order.tenant);
+    let namespace = &world.settings.namespace;
+    match found {
+        Ok(Some(meta)) => {
+            if names::may_use(&meta.labels.unwrap_or_default(), backend, tenant) {
+                return Ok(());
+            }
+            Err(sentences::report(
+                &format!("a {kind} that it refers to is not labelled for it"),
+                &format!(
+                    "the {kind} {name} needs the label {}={backend} or {}={tenant}",
+                    names::BACKEND,
+                    names::TENANT
+                ),
+            ))
+        }
+        Ok(None) if optional => Ok(()),
+        Ok(None) => Err(sentences::report(
+            &format!("a {kind} that it refers to does not exist"),
+            &format!("there is no {kind} {name} in namespace {namespace}"),
+        )),
+        Err(error) => {
+            let doing = format!("get {}s", kind.to_lowercase());
+            Err(sentences::refused(&error, &doing, namespace))
+        }
+    }
+}
+
+/// What a new pod's agent is to be told.
+pub(crate) fn orders_of(
+    world: &World,
+    order: &LaunchOrder,
+    template: &Template,
+    secret: Option<&str>,
+) -> mcp_gateway_link::agent::Orders {
+    let backend = &order.backend;
+    orders(
+        &backend.launch,
+        backend.policy.start_timeout,
+        &template.facts,
+        secret,
+        world.settings.max_body,
+    )
+}
