@@ -23,3 +23,6 @@ pub mod writer;
 pub use registry::{ClusterConfig, ClusterRegistry, Owners};
 pub use status::BackendReport;
 pub use writer::Writing;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! The pure parts.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{
+    status::{BackendReport, Condition, Wanted, last_start},
+    writer::{render, same},
+};
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn condition(kind: &'static str, good: bool, message: &str) -> Condition {
+    Condition {
+        kind,
+        status: if good { "True" } else { "False" },
+        reason: "Because",
+        message: message.to_owned(),
+    }
+}
+
+prop_compose! {
+    fn any_wanted()(
+        good in any::<[bool; 2]>(),
+        message in "[a-z]{0,8}",
+        state in proptest::option::of("[a-z]{1,5}"),
+        instances in proptest::option::of(0_u32..9),
+        start in proptest::option::of(0_u64..2_000_000_000),
+        generation in 0_i64..5,
+    ) -> Wanted {
+        Wanted {
+            generation,
+            conditions: vec![condition("A", good[0], &message), condition("B", good[1], &message)],
+            state,
+            instances,
+            sessions: None,
+            last_start: start.map(at),
+            why: None,
+        }
+    }
+}
+
+proptest! {
+    /// Else a status would be written again and again.
+    #[test]
+    fn a_status_that_was_written_says_what_is_wanted(wanted in any_wanted(), first in 0_u64..1_000_000, later in 0_u64..1_000_000) {
+        let written = render(&wanted, &Value::Null, at(first));
+        let mut shuffled = written.clone();
+        shuffled["conditions"].as_array_mut().expect("a list").reverse();
+        prop_assert!(same(&render(&wanted, &shuffled, at(first + later)), &shuffled));
+    }
+
+    #[test]
+    fn two_statuses_that_differ_are_not_the_same(one in any_wanted(), other in any_wanted()) {
+        let (a, b) = (render(&one, &Value::Null, at(0)), render(&other, &Value::Null, at(0)));
+        prop_assert_eq!(same(&a, &b), one == other);
+    }
+
+    #[test]
+    fn the_last_start_never_goes_back_and_never_creeps(ages in proptest::collection::vec(0_u64..2_000, 1..20)) {
+        let started = at(1_000_000);
+        let mut known = None;
+        for late in ages {
+            // The same start, told a little later each time.
+            known = last_start(known, Some(started + Duration::from_millis(late)));
+        }
+        let known = known.expect("it was told");
+        prop_assert!(known >= started && known < started + Duration::from_secs(2));
+        prop_assert_eq!(last_start(Some(known), None), Some(known));
+    }
+}
+
+#[test]
+fn a_condition_keeps_its_time_until_its_status_changes() {
+    let mut wanted = Wanted {
+        conditions: vec![condition("A", true, "one")],
+        ..Wanted::default()
+    };
+    let first = render(&wanted, &Value::Null, at(10));
+    wanted.conditions = vec![condition("A", true, "two")];
+    let second = render(&wanted, &first, at(20));
+    assert_eq!(
+        second["conditions"][0]["lastTransitionTime"],
+        "1970-01-01T00:00:10Z"
+    );
+    assert_eq!(second["conditions"][0]["message"], "two");
+    wanted.conditions = vec![condition("A", false, "two")];
+    let third = render(&wanted, &second, at(30));
+    assert_eq!(
+        third["conditions"][0]["lastTransitionTime"],
+        "1970-01-01T00:00:30Z"
+    );
+}
+
+#[test]
+fn the_autoscalers_status_becomes_reports() {
+    let status = json!({
+        "backends": [
+            {"name": "a", "state": "ready", "waiting": 0, "starts": 3, "failures": 0, "lastFailure": null, "slots": [
+                {"owner": "session 1a", "phase": "ready", "waiting": 0, "nextTryMs": null, "idleDrainMs": null, "instance":
+                    {"id": "1", "phase": "ready", "endpoint": null, "pid": null, "leases": 0, "ageMs": 4000, "coldStartMs": 1,
+                     "log": null, "warnings": [], "stderrTail": []}},
+                {"owner": "principal 2b", "phase": "backoff", "waiting": 0, "nextTryMs": 5, "idleDrainMs": null, "instance": null},
+            ]},
+            {"name": "b", "state": "cold", "waiting": 0, "starts": 0, "failures": 0, "lastFailure": null, "slots": [
+                {"owner": "tenant x", "phase": "cold", "waiting": 0, "nextTryMs": null, "idleDrainMs": null, "instance": null},
+            ]},
+        ],
+        "instances": 1, "maxInstances": 9, "sessionRecords": 0, "draining": false,
+    });
+    let status = serde_json::from_value(status).expect("a status");
+    let reports: BTreeMap<_, _> = BackendReport::all(&status, at(100));
+    let (_, a) = reports.iter().next().expect("a");
+    assert_eq!(
+        (a.instances, a.sessions, a.last_start),
+        (1, Some(1), Some(at(96)))
+    );
+    let (_, b) = reports.iter().next_back().expect("b");
+    assert_eq!((b.instances, b.sessions, b.last_start), (0, None, None));
+}

@@ -1,0 +1,383 @@
+//! Documents come, change and go; their status says how they are.
+
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use mcp_gateway_api::{crds::FINALIZER, ids::BackendName, policy::Isolation};
+use mcp_gateway_control::cluster::{BackendReport, objects::Kind};
+use serde_json::json;
+
+use crate::support::{backend, cluster, condition, say};
+
+const BACKEND: Kind = Kind::McpBackend;
+const POLICY: Kind = Kind::ScalingPolicy;
+
+fn resting() -> BackendReport {
+    BackendReport {
+        state: "cold".to_owned(),
+        instances: 0,
+        sessions: Some(0),
+        last_start: None,
+        why: None,
+    }
+}
+
+#[tokio::test]
+async fn documents_appear_in_the_catalog_follow_edits_and_leave() {
+    let Some(cluster) = cluster("follow").await else {
+        return;
+    };
+    let registry = cluster.registry().await;
+    assert!(*registry.known().borrow());
+    let spec = json!({"image": "a:1", "policyRef": {"name": "p"}});
+    cluster.create(BACKEND, "a", spec).await.unwrap();
+    cluster
+        .create(POLICY, "p", json!({"isolation": "shared"}))
+        .await
+        .unwrap();
+    backend(&registry, "a", |found| {
+        found.is_some_and(|backend| backend.policy.isolation == Isolation::Shared)
+    })
+    .await;
+    let name = BackendName::new("a").unwrap();
+    let generation = registry.catalog().borrow().get(&name).unwrap().generation;
+    let uid = cluster.api(BACKEND).get("a").await.unwrap().metadata.uid;
+    assert_eq!(registry.owners().read().get(&name), uid.as_ref());
+
+    cluster
+        .merge(BACKEND, "a", json!({"spec": {"image": "a:2"}}))
+        .await;
+    backend(&registry, "a", |found| {
+        found.is_some_and(|backend| backend.generation != generation)
+    })
+    .await;
+    cluster
+        .merge(POLICY, "p", json!({"spec": {"idleTimeout": "7m"}}))
+        .await;
+    backend(&registry, "a", |found| {
+        found.is_some_and(|backend| backend.policy.idle_timeout == Duration::from_secs(420))
+    })
+    .await;
+    cluster
+        .until(BACKEND, "a", "Accepted", |object| {
+            object
+                .and_then(|object| condition(object, "Accepted"))
+                .is_some_and(|(status, ..)| status == "True")
+        })
+        .await;
+    cluster.delete(BACKEND, "a").await;
+    backend(&registry, "a", |found| found.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_is_deleted_goes_when_its_last_instance_has_ended_and_not_before() {
+    let Some(cluster) = cluster("finalizer").await else {
+        return;
+    };
+    let registry = cluster.registry().await;
+    cluster
+        .create(BACKEND, "a", json!({"image": "a"}))
+        .await
+        .unwrap();
+    cluster
+        .until(BACKEND, "a", "the finalizer", |object| {
+            object.is_some_and(|object| {
+                let finalizers = object.metadata.finalizers.iter().flatten();
+                finalizers.into_iter().any(|name| name == FINALIZER)
+            })
+        })
+        .await;
+    let running = BackendReport {
+        state: "ready".to_owned(),
+        instances: 1,
+        ..resting()
+    };
+    say(&registry, "a", running.clone());
+    cluster.delete(BACKEND, "a").await;
+    backend(&registry, "a", |found| found.is_none()).await;
+    // Well after the deletion was noticed, something still runs.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    say(&registry, "a", running);
+    cluster
+        .until(BACKEND, "a", "what it waits for", |object| {
+            object.is_some_and(|object| {
+                let why = object.data["status"]["why"].as_str().unwrap_or_default();
+                why.contains("being deleted") && why.contains("1 left")
+            })
+        })
+        .await;
+    registry.report(tokio::time::Instant::now(), [].into());
+    cluster
+        .until(BACKEND, "a", "its end", |object| object.is_none())
+        .await;
+}
+
+#[tokio::test]
+async fn a_bad_document_says_why_in_its_status_spares_the_others_and_recovers() {
+    let Some(cluster) = cluster("bad").await else {
+        return;
+    };
+    let registry = cluster.registry().await;
+    let spec = json!({"image": "a", "policyRef": {"name": "later"}});
+    cluster.create(BACKEND, "bad", spec).await.unwrap();
+    cluster
+        .create(BACKEND, "good", json!({"image": "a"}))
+        .await
+        .unwrap();
+    backend(&registry, "good", |found| found.is_some()).await;
+    cluster
+        .until(BACKEND, "bad", "PolicyNotFound", |object| {
+            let found = object.and_then(|object| condition(object, "Accepted"));
+            found.is_some_and(|(status, reason, message)| {
+                status == "False"
+                    && reason == "PolicyNotFound"
+                    && message
+                        .starts_with("spec.policyRef.name: there is no ScalingPolicy later; add")
+            })
+        })
+        .await;
+    let problems = registry.problems().borrow().clone();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0]
+            .to_string()
+            .contains("mcpbackends/bad: McpBackend bad")
+    );
+    let table = cluster.kubectl(&["get", "mcpb", "bad"]);
+    assert!(table.contains("refused"), "{table}");
+    let described = cluster.kubectl(&["describe", "mcpb", "bad"]);
+    assert!(
+        described.contains("Warning") && described.contains("PolicyNotFound"),
+        "an event says it too: {described}"
+    );
+    cluster.create(POLICY, "later", json!({})).await.unwrap();
+    backend(&registry, "bad", |found| found.is_some()).await;
+    cluster
+        .until(BACKEND, "bad", "acceptance", |object| {
+            object
+                .and_then(|object| condition(object, "Accepted"))
+                .is_some_and(|(status, ..)| status == "True")
+        })
+        .await;
+    // What the API server lets through and the parser does not: an edit keeps the last good form.
+    let more = json!({"spec": {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}});
+    cluster.merge(BACKEND, "good", more).await;
+    cluster
+        .until(BACKEND, "good", "the refusal of an edit", |object| {
+            let found = object.and_then(|object| condition(object, "Accepted"));
+            found.is_some_and(|(_, reason, message)| {
+                reason == "Invalid"
+                    && message.contains("more than its limit")
+                    && message.contains("last good form")
+            })
+        })
+        .await;
+    backend(&registry, "good", |found| {
+        found.is_some_and(|backend| backend.launch.pod.requests.is_empty())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_columns_show_how_a_backend_is_doing() {
+    let Some(cluster) = cluster("columns").await else {
+        return;
+    };
+    let registry = cluster.registry().await;
+    cluster
+        .create(BACKEND, "a", json!({"image": "a"}))
+        .await
+        .unwrap();
+    backend(&registry, "a", |found| found.is_some()).await;
+    let started = SystemTime::now() - Duration::from_secs(90);
+    let report = BackendReport {
+        state: "ready".to_owned(),
+        instances: 2,
+        sessions: Some(5),
+        last_start: Some(started),
+        why: None,
+    };
+    say(&registry, "a", report);
+    cluster
+        .until(BACKEND, "a", "the report", |object| {
+            object.is_some_and(|object| object.data["status"]["sessions"] == 5)
+        })
+        .await;
+    let table = cluster.kubectl(&["get", "mcp"]);
+    let row = table
+        .lines()
+        .find(|line| line.contains("mcpbackend"))
+        .unwrap();
+    let columns: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(columns[1..4], ["ready", "2", "5"], "{table}");
+    assert!(
+        columns[4].starts_with("9") && columns[4].ends_with('s'),
+        "{table}"
+    );
+
+    let failing = BackendReport {
+        state: "backoff".to_owned(),
+        why: Some("the image cannot be pulled".to_owned()),
+        ..resting()
+    };
+    say(&registry, "a", failing);
+    cluster
+        .until(BACKEND, "a", "the failure", |object| {
+            let found = object.and_then(|object| condition(object, "Available"));
+            found.is_some_and(|(status, reason, message)| {
+                (status.as_str(), reason.as_str()) == ("False", "StartsFail")
+                    && message == "the image cannot be pulled"
+            })
+        })
+        .await;
+    let table = cluster.kubectl(&["get", "mcpb", "a"]);
+    assert!(
+        table.contains("backoff") && table.contains("the image cannot be pulled"),
+        "{table}"
+    );
+    let object = cluster.api(BACKEND).get("a").await.unwrap();
+    assert!(
+        object.data["status"]["lastStart"].is_string(),
+        "an instance that is gone was started all the same"
+    );
+}
+
+#[tokio::test]
+async fn statuses_are_written_once_a_second_at_most_and_only_when_they_change() {
+    let Some(cluster) = cluster("pace").await else {
+        return;
+    };
+    let registry = cluster.registry().await;
+    cluster
+        .create(BACKEND, "a", json!({"image": "a"}))
+        .await
+        .unwrap();
+    let said = |instances| BackendReport {
+        state: "ready".to_owned(),
+        instances,
+        ..resting()
+    };
+    let version = async || {
+        let object = cluster.api(BACKEND).get("a").await.unwrap();
+        object.metadata.resource_version.unwrap()
+    };
+    say(&registry, "a", said(1));
+    cluster
+        .until(BACKEND, "a", "the first report", |object| {
+            object.is_some_and(|object| object.data["status"]["instances"] == 1)
+        })
+        .await;
+    let mut versions = std::collections::BTreeSet::new();
+    let began = tokio::time::Instant::now();
+    for round in 0..60 {
+        say(&registry, "a", said(2 + round));
+        versions.insert(version().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let most = began.elapsed().as_secs() + 2;
+    assert!(
+        versions.len() as u64 <= most,
+        "{} in {most} s",
+        versions.len()
+    );
+    cluster
+        .until(BACKEND, "a", "the last report", |object| {
+            object.is_some_and(|object| object.data["status"]["instances"] == 61)
+        })
+        .await;
+    let before = version().await;
+    for _ in 0..30 {
+        say(&registry, "a", said(61));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(before, version().await);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_labelled_for_the_backend_is_told_of_until_it_is() {
+    let Some(cluster) = cluster("secrets").await else {
+        return;
+    };
+    let secrets = Api::<Secret>::namespaced(cluster.client.clone(), &cluster.namespace);
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"k": "v"}});
+    secrets
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(secret).unwrap(),
+        )
+        .await
+        .unwrap();
+    let _registry = cluster.registry().await;
+    let from = |name: &str| json!([{"name": "T", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]);
+    for name in ["s", "none"] {
+        let spec = json!({"image": "a", "env": from(name)});
+        cluster
+            .create(BACKEND, &format!("uses-{name}"), spec)
+            .await
+            .unwrap();
+    }
+    let says = |reason: &'static str, part: &'static str| {
+        move |object: Option<&kube::core::DynamicObject>| {
+            let found = object.and_then(|object| condition(object, "ReferencesUsable"));
+            found.is_some_and(|(_, r, message)| r == reason && message.contains(part))
+        }
+    };
+    cluster
+        .until(
+            BACKEND,
+            "uses-none",
+            "NotFound",
+            says("NotFound", "there is no Secret none"),
+        )
+        .await;
+    cluster
+        .until(
+            BACKEND,
+            "uses-s",
+            "NotLabelled",
+            says(
+                "NotLabelled",
+                "kubectl label secret s mcp-gateway.dev/backend=uses-s",
+            ),
+        )
+        .await;
+    let labels = json!({"metadata": {"labels": {"mcp-gateway.dev/backend": "uses-s"}}});
+    secrets
+        .patch("s", &PatchParams::default(), &Patch::Merge(labels))
+        .await
+        .unwrap();
+    cluster
+        .until(BACKEND, "uses-s", "Labelled", says("Labelled", "labelled"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_gateway_without_rights_says_which_it_lacks() {
+    let Some(cluster) = cluster("rights").await else {
+        return;
+    };
+    let mut config = cluster.config.clone();
+    config.auth_info.impersonate = Some("nobody-in-particular".to_owned());
+    let registry =
+        mcp_gateway_control::ClusterRegistry::start(mcp_gateway_control::ClusterConfig {
+            watches: kube::Client::try_from(config).unwrap(),
+            namespace: cluster.namespace.clone(),
+            writing: None,
+        })
+        .await;
+    let problems = registry.problems().borrow().clone();
+    assert_eq!(problems.len(), 1, "one line for one cause: {problems:?}");
+    let said = problems[0].to_string();
+    for part in [
+        "may not list and watch McpBackend, ScalingPolicy, Tenant",
+        "mcpbackends",
+        "Role",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!*registry.known().borrow());
+}
