@@ -5,6 +5,10 @@
 //! agents outlive upgrades. Nothing is decided here.
 
 pub mod authority;
+pub mod convert;
+pub mod protocol;
+pub mod remote;
+pub mod server;
 pub mod token;
 
 /// Messages between an agent and the autoscaler (`proto/agent.proto`).
@@ -35,3 +39,5 @@ pub mod scaler {
 }
 
 pub use authority::{ACTIVATOR_NAME, AUTOSCALER_NAME, Authority, HOME_NAME};
+pub use remote::{RemoteConfig, RemoteScaler};
+pub use server::{Lead, ScalerServer};
