@@ -67,7 +67,7 @@ impl Whereabouts {
 
     fn write(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string(self).context("the ready file's text")?;
-        files::replace(path, &(text + "\n"))
+        files::replace(path, (text + "\n").as_bytes())
             .with_context(|| format!("--ready-file {} cannot be written", path.display()))
     }
 

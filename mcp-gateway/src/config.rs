@@ -16,6 +16,10 @@ use mcp_gateway_activator::edge::{
 
 use crate::cli::{Address, Layer, LogFormat, ServeArgs};
 
+pub(crate) mod pods;
+
+pub(crate) use pods::Pods;
+
 /// All settings of `serve`.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -24,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) state_dir: PathBuf,
     pub(crate) backends: Vec<PathBuf>,
     pub(crate) demo: bool,
+    /// Servers run as pods.
+    pub(crate) pods: Option<Pods>,
     pub(crate) ready_file: Option<PathBuf>,
     pub(crate) max_instances: u32,
     pub(crate) shutdown_timeout: Duration,
@@ -84,6 +90,10 @@ pub(crate) enum ConfigError {
         "there is nothing to serve: give documents or an mcpServers file with --backends PATH, or try --demo"
     )]
     NothingToServe,
+    #[error("--demo runs as a process: leave it out with --kubernetes, or leave out --kubernetes")]
+    DemoInPods,
+    #[error(transparent)]
+    Pods(#[from] pods::PodsError),
     #[error(
         "there is no folder for the gateway's state: set HOME, or give one with --state-dir DIR"
     )]
@@ -110,11 +120,15 @@ impl Settings {
             None => args.layer,
         };
         let demo = layer.demo.unwrap_or(false);
-        if layer.backends.is_empty() && !demo {
-            return Err(ConfigError::NothingToServe);
-        }
+        let in_cluster = env("KUBERNETES_SERVICE_HOST").is_some();
         let log = Log::of(&layer, terminal);
         let state_dir = state_dir(layer.state_dir.clone(), env)?;
+        let pods = Pods::of(&layer.pods, &state_dir, in_cluster)?;
+        match &pods {
+            Some(_) if demo => return Err(ConfigError::DemoInPods),
+            None if layer.backends.is_empty() && !demo => return Err(ConfigError::NothingToServe),
+            Some(_) | None => {}
+        }
         let edge = Edge::of(&layer)?;
         let access = Access::of(&layer, &state_dir, &edge)?;
         Ok(Self {
@@ -123,6 +137,7 @@ impl Settings {
             state_dir,
             backends: layer.backends,
             demo,
+            pods,
             ready_file: layer.ready_file,
             max_instances: layer.max_instances.unwrap_or(100),
             shutdown_timeout: layer
@@ -212,6 +227,7 @@ impl Layer {
         Self {
             backends: list(self.backends, below.backends),
             demo: self.demo.or(below.demo),
+            pods: self.pods.over(below.pods),
             listen: self.listen.or(below.listen),
             admin_listen: self.admin_listen.or(below.admin_listen),
             admin_allow_anonymous: self.admin_allow_anonymous.or(below.admin_allow_anonymous),
@@ -234,7 +250,12 @@ impl Layer {
     fn beside(mut self, folder: &Path) -> Self {
         let beside = |path: &mut PathBuf| *path = folder.join(&*path);
         self.backends.iter_mut().for_each(beside);
-        let single = [&mut self.state_dir, &mut self.ready_file, &mut self.keys];
+        let single = [
+            &mut self.state_dir,
+            &mut self.ready_file,
+            &mut self.keys,
+            &mut self.pods.secrets,
+        ];
         single.into_iter().flatten().for_each(beside);
         self
     }

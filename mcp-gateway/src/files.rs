@@ -34,7 +34,7 @@ pub(crate) fn private_dir(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Replaces a file whole, so that a reader sees the old or the new one and nothing between.
-pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
@@ -44,7 +44,7 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&fresh)?;
-    io::Write::write_all(&mut file, text.as_bytes())?;
+    io::Write::write_all(&mut file, bytes)?;
     drop(file);
     fs::rename(&fresh, path)
 }

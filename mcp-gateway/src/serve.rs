@@ -1,9 +1,10 @@
-//! `serve`: registry, process runtime, autoscaler and activator joined in one process, each made by one small function.
+//! `serve`: registry, runtime, autoscaler and activator joined in one process, each made by one small function. Where
+//! servers run, as processes or as pods, is [`ground`]'s affair.
 //!
 //! Order: everything that can refuse to start does so before anything runs; the address is announced last, when the
 //! first request would be served; the end goes the other way round.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use anyhow::Context;
 use axum::{Router, routing::get};
@@ -14,19 +15,15 @@ use mcp_gateway_activator::{
     memory::Memory,
     session::{keyring::Keyring, sealed::Sealer},
 };
+use mcp_gateway_api::catalog::CatalogWatch;
 use mcp_gateway_autoscaler::{Autoscaler, AutoscalerConfig, AutoscalerHandle, InProcessScaler};
-use mcp_gateway_control::Registry;
-use mcp_gateway_runtime::{
-    EventReceiver,
-    process::{ProcessConfig, ProcessRuntime},
-};
+use mcp_gateway_runtime::{EventReceiver, Runtime};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Admin, Gate},
     banner::{Whereabouts, base_url},
-    built_in,
     config::{Access, Settings},
     files, keys, landing,
     listen::Listener,
@@ -36,6 +33,10 @@ use crate::{
 };
 
 mod end;
+mod ground;
+mod pods;
+
+use ground::{Documents, Ground};
 
 /// The async runtime: one worker for each core.
 ///
@@ -51,8 +52,8 @@ pub(crate) fn async_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Everything that runs.
 struct Gateway {
     settings: Settings,
-    registry: Registry,
-    runtime: Arc<ProcessRuntime>,
+    documents: Documents,
+    runtime: Arc<dyn Runtime>,
     scaler: InProcessScaler,
     autoscaler: AutoscalerHandle,
     activator: Activator,
@@ -101,18 +102,35 @@ pub(crate) async fn run(settings: Settings, metrics: MetricsPage) -> anyhow::Res
 
 async fn assemble(settings: Settings, tokens: &Tokens) -> anyhow::Result<Gateway> {
     let auth = authenticate(&settings.access, &tokens.stop)?;
-    let built_in = if settings.demo {
-        vec![built_in::demo()?]
-    } else {
-        Vec::new()
+    let ground = match &settings.pods {
+        None => ground::processes(&settings).await?,
+        Some(pods) => pods::ground(&settings, pods).await?,
     };
-    let (runtime, events) = open_runtime(&settings.state_dir, settings.edge.max_body).await?;
-    let registry = Registry::start(settings.backends.clone(), built_in).await?;
-    let (scaler, autoscaler) = start_autoscaler(&settings, &runtime, events, &registry)?;
-    let activator = start_activator(&settings, &runtime, &scaler, &registry, Arc::clone(&auth))?;
+    let Ground {
+        runtime,
+        events,
+        dial,
+        documents,
+        sealing,
+    } = ground;
+    let (scaler, autoscaler) =
+        start_autoscaler(&settings, Arc::clone(&runtime), events, documents.catalog())?;
+    let keyring = Keyring::load_or_create(&sealing)
+        .with_context(|| format!("the sealing keys in {}", sealing.display()))?;
+    let config = activator_config(&settings);
+    let deps = Deps {
+        scaler: Arc::new(scaler.clone()),
+        catalog: documents.catalog(),
+        dial,
+        auth: Arc::clone(&auth),
+        sealer: Sealer::new(keyring),
+        memory: Memory::open(Some(&settings.state_dir.join("servers.json"))),
+        directory: Directory::new(config.id),
+    };
+    let activator = Activator::new(config, deps);
     Ok(Gateway {
         settings,
-        registry,
+        documents,
         runtime,
         scaler,
         autoscaler,
@@ -142,76 +160,29 @@ fn authenticate(
     }
 }
 
-async fn open_runtime(
-    state_dir: &Path,
-    max_body: usize,
-) -> anyhow::Result<(Arc<ProcessRuntime>, EventReceiver)> {
-    let config = ProcessConfig {
-        // A bridge takes what the edge lets through.
-        max_body,
-        ..ProcessConfig::new(state_dir.to_owned())
-    };
-    let (runtime, events, reaped) = ProcessRuntime::open(config).await?;
-    for orphan in &reaped.reaped {
-        tracing::info!(backend = %orphan.backend, pid = orphan.pid, "{}: ended an orphan of a killed gateway", orphan.backend);
-    }
-    for orphan in &reaped.stubborn {
-        tracing::error!(backend = %orphan.backend, pid = orphan.pid, "{}: an orphan of a killed gateway cannot be ended", orphan.backend);
-    }
-    Ok((runtime, events))
-}
-
 fn start_autoscaler(
     settings: &Settings,
-    runtime: &Arc<ProcessRuntime>,
+    runtime: Arc<dyn Runtime>,
     events: EventReceiver,
-    registry: &Registry,
+    catalog: CatalogWatch,
 ) -> anyhow::Result<(InProcessScaler, AutoscalerHandle)> {
     let config = AutoscalerConfig {
         max_instances: settings.max_instances,
         record_dir: Some(settings.state_dir.join("records")),
         ..AutoscalerConfig::default()
     };
-    let runtime: Arc<ProcessRuntime> = Arc::clone(runtime);
-    Ok(Autoscaler::start(
-        config,
-        runtime,
-        events,
-        registry.catalog(),
-    )?)
+    Ok(Autoscaler::start(config, runtime, events, catalog)?)
 }
 
-fn start_activator(
-    settings: &Settings,
-    runtime: &Arc<ProcessRuntime>,
-    scaler: &InProcessScaler,
-    registry: &Registry,
-    auth: Arc<dyn Authenticate>,
-) -> anyhow::Result<Activator> {
-    let sealing = settings.state_dir.join("sealing-keys");
-    let keyring = Keyring::load_or_create(&sealing)
-        .with_context(|| format!("the sealing keys in {}", sealing.display()))?;
+fn activator_config(settings: &Settings) -> ActivatorConfig {
     let edge = &settings.edge;
-    let config = ActivatorConfig {
+    ActivatorConfig {
         hosts: edge.hosts.clone(),
         origins: edge.origins.clone(),
         public_url: edge.public_url.as_deref().map(Arc::from),
         max_body: edge.max_body,
         ..ActivatorConfig::default()
-    };
-    let directory = Directory::new(config.id);
-    let memory = Memory::open(Some(&settings.state_dir.join("servers.json")));
-    let dial: Arc<ProcessRuntime> = Arc::clone(runtime);
-    let deps = Deps {
-        scaler: Arc::new(scaler.clone()),
-        catalog: registry.catalog(),
-        dial,
-        auth,
-        sealer: Sealer::new(keyring),
-        memory,
-        directory,
-    };
-    Ok(Activator::new(config, deps))
+    }
 }
 
 impl Gateway {
@@ -221,7 +192,7 @@ impl Gateway {
             listen: clients.address(),
             admin: operators.address(),
             pid: std::process::id(),
-            backends: urls(&self.registry.catalog().borrow(), &base),
+            backends: urls(&self.documents.catalog().borrow(), &base),
         }
     }
 
@@ -241,7 +212,7 @@ impl Gateway {
         let base: Arc<str> = self.base(&clients).into();
         let scaler = self.scaler.clone();
         let landing = landing::Landing {
-            catalog: self.registry.catalog(),
+            catalog: self.documents.catalog(),
             auth: Arc::clone(&self.auth),
             base: Arc::clone(&base),
             admin: base_url(operators.address()).into(),
@@ -254,8 +225,8 @@ impl Gateway {
                 let scaler = scaler.clone();
                 Box::pin(async move { scaler.status().await })
             }),
-            catalog: self.registry.catalog(),
-            problems: self.registry.problems(),
+            catalog: self.documents.catalog(),
+            problems: self.documents.problems(),
             metrics,
             base,
             began,

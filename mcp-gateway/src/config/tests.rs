@@ -10,7 +10,8 @@ fn load(line: &str) -> Result<Settings, ConfigError> {
     let Command::Serve(args) = Cli::try_parse_from(words).unwrap().command else {
         panic!("not serve: {line}");
     };
-    Settings::load(*args, |_| Some(PathBuf::from("/nonexistent")), true)
+    let outside = |name: &str| (name != "KUBERNETES_SERVICE_HOST").then(|| "/nonexistent".into());
+    Settings::load(*args, outside, true)
 }
 
 #[test]
@@ -142,4 +143,45 @@ fn every_setting_has_a_flag_a_variable_and_a_line_in_the_documentation() {
         let line = line.unwrap_or_else(|| panic!("docs/configuration.md lacks --{flag}"));
         assert!(line.contains(variable), "{line}");
     }
+}
+
+#[test]
+fn pods_need_to_know_where_agents_find_the_gateway() {
+    let error = load("serve --kubernetes").unwrap_err().to_string();
+    assert!(error.contains("--home-advertise"), "{error}");
+    let error = load("serve --kubernetes --home-advertise 0.0.0.0:7443");
+    assert!(error.unwrap_err().to_string().contains("0.0.0.0:7443"));
+    let settings = load("serve --kubernetes --home-listen 198.18.0.1:0").unwrap();
+    let pods = settings.pods.unwrap();
+    assert_eq!(pods.home_advertise, [pods.home_listen]);
+    assert_eq!(
+        (&*pods.namespace, &*pods.installation),
+        ("mcp", "mcp-gateway")
+    );
+}
+
+#[test]
+fn what_concerns_pods_is_refused_without_them() {
+    let error = load("serve --demo --namespace mcp")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("--namespace") && error.contains("--kubernetes"),
+        "{error}"
+    );
+    let error = load("serve --demo --kubernetes --home-listen 127.0.0.1:1").unwrap_err();
+    assert!(error.to_string().contains("--demo"));
+    let error = load("serve --kubernetes --home-listen 127.0.0.1:1 --namespace My_Space");
+    assert!(error.unwrap_err().to_string().contains("My_Space"));
+}
+
+#[test]
+fn in_a_cluster_no_secret_is_made_up() {
+    let words = "mcp-gateway serve --kubernetes --home-listen 127.0.0.1:1".split(' ');
+    let Command::Serve(args) = Cli::try_parse_from(words).unwrap().command else {
+        panic!("not serve");
+    };
+    let env = |name: &str| (name != "XDG_STATE_HOME").then(|| PathBuf::from("/nonexistent"));
+    let error = Settings::load(*args, env, true).unwrap_err().to_string();
+    assert!(error.contains("secrets create"), "{error}");
 }

@@ -29,7 +29,7 @@ impl Gateway {
         let within = self.settings.shutdown_timeout;
         tracing::info!(within = ?within, "shutting down: nothing new is taken (again to end at once)");
         self.tokens.closing.cancel();
-        self.registry.stop();
+        self.documents.stop();
         let (scaler, runtime) = (self.scaler.clone(), Arc::clone(&self.runtime));
         let mut instances = tokio::spawn(self.autoscaler.shutdown(within));
         let graceful = async {
