@@ -163,7 +163,9 @@ def up(replace: bool) -> None:
                 say(f"mending: {missing or 'nothing is missing, waiting for it'}")
             (STATE / "run").mkdir(parents=True, exist_ok=True)
             host.prepare()
-            parts.write_configs()
+            if "kube-proxy.yaml" in parts.write_configs():
+                processes.stop("kube-proxy", now=True)
+                running.pop("kube-proxy", None)
             pki.make()
             start_missing(running)
         say(f"up in {stages.all():.1f} s: KUBECONFIG={KUBECONFIG}")

@@ -105,9 +105,12 @@ KUBE_PROXY = {
 }
 
 
-def write_configs() -> None:
-    """All configuration files; JSON is YAML too."""
+def write_configs() -> list[str]:
+    """All configuration files; JSON is YAML too. Returns the names of those that were new.
+
+    Others are not touched, since a kube-proxy whose file was written ends."""
     (CONFIG / "cni").mkdir(parents=True, exist_ok=True)
+    written = []
     for name, text in {
         "containerd.toml": CONTAINERD_TOML,
         "cni/mcp-gateway.conflist": json.dumps(CNI, indent=1),
@@ -116,9 +119,10 @@ def write_configs() -> None:
         "resolv.conf": "# no names from outside the cluster\n",
     }.items():
         path = CONFIG / name
-        # Only what is new: a kube-proxy whose file was written ends.
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
+            written.append(name)
+    return written
 
 
 def _etcd() -> list[str]:
