@@ -6,10 +6,12 @@ if tests need it on the cluster, its name in `cluster_images` of dev/test.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +39,12 @@ def run(*command: object, **more) -> str:
 
 
 def staging(name: str) -> Path:
-    """An empty folder for what must be changed before it is packed."""
-    folder = ROOT / "target" / "images" / f"{name}.staging"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """An empty folder for what must be changed before it is packed; gone when this
+    program ends."""
+    parent = ROOT / "target" / "images"
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
@@ -72,6 +76,11 @@ def demo() -> tuple[Layer, Config]:
     layer.libraries()
     layer.accounts()
     return layer, Config(["/usr/local/bin/mcp-gateway", "demo-server"], env=["HOST=0.0.0.0", "PORT=8000"])
+
+
+def gateway() -> tuple[Layer, Config]:
+    layer, _ = demo()
+    return layer, Config(["/usr/local/bin/mcp-gateway"], ["serve", "--kubernetes"])
 
 
 def node_packages(modules: Path, wanted: str) -> list[Path]:
@@ -156,6 +165,7 @@ def pause() -> tuple[Layer, Config]:
 RECIPES = {
     "pause": Recipe("localhost/mcp-gateway-pause:dev", "the sandbox of every pod; dev/cluster loads it", pause),
     "rust-demo": Recipe("localhost/mcp-gateway-demo:dev", "mcp-gateway demo-server [--transport http]", demo),
+    "gateway": Recipe("localhost/mcp-gateway:dev", "the gateway itself, for dev/manifests", gateway),
     "node": Recipe("localhost/mcp-everything:dev", "npm server-everything: stdio | streamableHttp | sse", node),
     "python": Recipe("localhost/mcp-python:dev", "PyPI mcp 2.x: stdio | http; /app/fixture.py: conformance", python),
 }
