@@ -10,6 +10,10 @@
     unreachable_pub,
     reason = "the derive makes copies of the types that nobody can name"
 )]
+#![expect(
+    clippy::doc_markdown,
+    reason = "these are the words of 'kubectl explain', which shows no Markdown"
+)]
 
 mod backend;
 mod env;

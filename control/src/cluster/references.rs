@@ -16,7 +16,8 @@ use mcp_gateway_api::{
     backend::{Backend, EnvValue},
     catalog::{Catalog, CatalogWatch},
     ids::BackendName,
-    reference::{BACKEND_LABEL, usable},
+    policy::Isolation,
+    reference::{BACKEND_LABEL, TENANT_LABEL, usable},
 };
 use tokio::sync::watch;
 
@@ -148,9 +149,11 @@ fn judge(backend: &Backend, found: &BTreeMap<Named, Found>) -> Option<References
             Some(Found::Labels(labels)) => {
                 // A tenant's own is for that tenant's instances only: good here if there may be any.
                 let tenant = labels
-                    .get(mcp_gateway_api::reference::TENANT_LABEL)
+                    .get(TENANT_LABEL)
                     .and_then(|tenant| tenant.parse().ok())
-                    .filter(|tenant| backend.admits(tenant));
+                    .filter(|tenant| backend.admits(tenant))
+                    // What everybody shares is no tenant's.
+                    .filter(|_| backend.policy.isolation != Isolation::Shared);
                 match usable(labels, &backend.name, &tenant) {
                     Ok(()) => References::Usable,
                     Err(why) => {

@@ -99,13 +99,19 @@ fn trouble(error: &watcher::Error) -> Option<(Trouble, String)> {
     let watcher::Error::InitialListFailed(error) = error else {
         return None;
     };
-    Some(match error {
-        kube::Error::Api(status) if status.code == 404 => (Trouble::Absent, status.message.clone()),
-        kube::Error::Api(status) if status.code == 403 || status.code == 401 => {
-            (Trouble::Forbidden, status.message.clone())
-        }
-        other => (Trouble::Away, chain(other)),
-    })
+    let status = if let kube::Error::Api(status) = error {
+        Some(status)
+    } else {
+        None
+    };
+    let code = status.map_or(0, |status| status.code);
+    let kind = match code {
+        404 => Trouble::Absent,
+        401 | 403 => Trouble::Forbidden,
+        _ => Trouble::Away,
+    };
+    let said = status.map_or_else(|| chain(error), |status| status.message.clone());
+    Some((kind, said.chars().take(300).collect()))
 }
 
 /// An error with its causes, in one line.

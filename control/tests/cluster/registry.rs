@@ -381,3 +381,97 @@ async fn a_gateway_without_rights_says_which_it_lacks() {
     }
     assert!(!*registry.known().borrow());
 }
+
+/// The Role of `dev/manifests` for a service account in this test's namespace.
+async fn grant(cluster: &crate::support::Cluster) {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/manifests/rbac.yaml");
+    let manifest = std::fs::read_to_string(manifest).unwrap();
+    let namespace = &cluster.namespace;
+    let documents = manifest
+        .replace(
+            "namespace: mcp-gateway-system}",
+            &format!("namespace: {namespace}}}"),
+        )
+        .replace("namespace: mcp}", &format!("namespace: {namespace}}}"));
+    // The two Roles have one name, and only the one for the backends' namespace concerns the registry.
+    let (ours, _leases) = documents.split_once("rules:\n  # To elect").unwrap();
+    let (ours, _) = ours.rsplit_once("---").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ours).unwrap();
+    let said = cluster.kubectl(&["apply", "-f", file.path().to_str().unwrap()]);
+    assert_eq!(said.matches("created").count(), 3, "{said}");
+}
+
+#[tokio::test]
+async fn the_role_of_the_manifests_is_enough_for_the_registry() {
+    let Some(cluster) = cluster("role").await else {
+        return;
+    };
+    grant(&cluster).await;
+    let account = format!("system:serviceaccount:{}:mcp-gateway", cluster.namespace);
+    let mut config = cluster.config.clone();
+    config.auth_info.impersonate = Some(account.clone());
+    let client = kube::Client::try_from(config).unwrap();
+    let registry =
+        mcp_gateway_control::ClusterRegistry::start(mcp_gateway_control::ClusterConfig {
+            watches: client.clone(),
+            namespace: cluster.namespace.clone(),
+            writing: Some(mcp_gateway_control::cluster::Writing::alone(client, "test")),
+        })
+        .await;
+    assert_eq!(**registry.problems().borrow(), vec![]);
+    let env =
+        json!([{"name": "T", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}}]);
+    let spec = json!({"image": "a", "env": env});
+    cluster.create(BACKEND, "a", spec).await.unwrap();
+    cluster.create(POLICY, "p", json!({})).await.unwrap();
+    let accepted = |object: Option<&kube::core::DynamicObject>| {
+        let found = object.and_then(|object| condition(object, "Accepted"));
+        found.is_some_and(|(status, ..)| status == "True")
+    };
+    cluster.until(POLICY, "p", "acceptance", accepted).await;
+    cluster
+        .until(BACKEND, "a", "the look at what it names", |object| {
+            let found = object.and_then(|object| condition(object, "ReferencesUsable"));
+            found.is_some_and(|(_, reason, _)| reason == "NotFound")
+        })
+        .await;
+    let events = Api::<k8s_openapi::api::events::v1::Event>::namespaced(
+        cluster.client.clone(),
+        &cluster.namespace,
+    );
+    let deadline = tokio::time::Instant::now() + crate::support::PATIENCE;
+    while events
+        .list(&Default::default())
+        .await
+        .unwrap()
+        .items
+        .is_empty()
+    {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "no event was written"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cluster.delete(BACKEND, "a").await;
+    backend(&registry, "a", |found| found.is_none()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    registry.report(tokio::time::Instant::now(), [].into());
+    cluster
+        .until(BACKEND, "a", "its end", |object| object.is_none())
+        .await;
+    // What it must not do.
+    for denied in [
+        ["delete", "secrets"],
+        ["list", "secrets"],
+        ["create", "mcpbackends"],
+        ["delete", "mcpbackends"],
+        ["create", "pods/exec"],
+        ["create", "roles"],
+    ] {
+        let [verb, resource] = denied;
+        let said = cluster.kubectl(&["auth", "can-i", verb, resource, "--as", &account]);
+        assert!(said.starts_with("no"), "{verb} {resource}: {said}");
+    }
+}

@@ -197,7 +197,9 @@ async fn check_source(
     let namespace = &world.settings.namespace;
     match found {
         Ok(Some(meta)) => {
-            if names::may_use(&meta.labels.unwrap_or_default(), backend, tenant) {
+            let shared = order.slot.owner == mcp_gateway_api::slot::Owner::Nobody;
+            let theirs = (!shared).then_some(tenant);
+            if names::may_use(&meta.labels.unwrap_or_default(), backend, theirs) {
                 return Ok(());
             }
             Err(sentences::report(

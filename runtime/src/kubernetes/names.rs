@@ -129,15 +129,15 @@ pub(crate) fn selector(installation: &str) -> String {
     format!("{INSTALLATION}={installation},{MANAGED_BY}={MANAGER}")
 }
 
-/// Whether a Secret or `ConfigMap` with these labels may be used by that backend for that tenant.
+/// Whether a Secret or `ConfigMap` with these labels may be used by that backend for that tenant; none for an instance
+/// that everybody shares, which is no tenant's. The registry judges by the same rule.
 #[must_use]
 pub fn may_use(
     labels: &BTreeMap<String, String>,
     backend: &BackendName,
-    tenant: &TenantName,
+    tenant: Option<&TenantName>,
 ) -> bool {
-    let says = |key: &str, value: &str| labels.get(key).is_some_and(|label| label == value);
-    says(BACKEND, backend.as_str()) || says(TENANT, tenant.as_str())
+    mcp_gateway_api::reference::usable(labels, backend, tenant).is_ok()
 }
 
 /// The hash of what was rendered.
@@ -206,9 +206,10 @@ mod tests {
     fn an_object_is_usable_only_if_it_is_labelled_for_the_backend_or_the_tenant() {
         let (backend, tenant) = (BackendName::new("github").unwrap(), TenantName::default());
         let with = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
-        assert!(may_use(&with(BACKEND, "github"), &backend, &tenant));
-        assert!(may_use(&with(TENANT, "default"), &backend, &tenant));
-        assert!(!may_use(&with(BACKEND, "default"), &backend, &tenant));
-        assert!(!may_use(&BTreeMap::new(), &backend, &tenant));
+        assert!(may_use(&with(BACKEND, "github"), &backend, Some(&tenant)));
+        assert!(may_use(&with(TENANT, "default"), &backend, Some(&tenant)));
+        assert!(!may_use(&with(TENANT, "default"), &backend, None));
+        assert!(!may_use(&with(BACKEND, "default"), &backend, Some(&tenant)));
+        assert!(!may_use(&BTreeMap::new(), &backend, Some(&tenant)));
     }
 }
