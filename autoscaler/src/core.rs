@@ -6,7 +6,7 @@
 //! A step costs what it changes: nothing but a snapshot, a status and an activator's departure looks at everything.
 //!
 //! Read it in this order: [`event`] (in and out), [`instance`] and [`slot`] (the two state machines), [`planner`] (when
-//! what is done), then `claims`, `revival` and `lifecycle`, which act on these.
+//! what is done), then `claims`, `revival` and `lifecycle`, which act on these; `adoption` is how a new leader begins.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,13 +21,15 @@ use mcp_gateway_api::{
     ids::{ActivatorId, BackendName, InstanceId, SessionKey},
     principal::PrincipalId,
     record::SessionRecord,
+    scaler::PodUid,
     slot::SlotKey,
-    view::{InstanceView, Lookup, Stamp, ViewEvent},
+    view::{Stamp, ViewEvent},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
 pub mod activity;
+mod adoption;
 mod audit;
 pub mod backoff;
 mod catalog;
@@ -37,6 +39,7 @@ pub mod event;
 mod failures;
 pub mod instance;
 mod lifecycle;
+mod peers;
 mod phases;
 pub mod planner;
 mod provisional;
@@ -48,9 +51,12 @@ mod strays;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod view;
 
+use adoption::Takeover;
 use event::{Effect, Event, Note, Transition};
 use instance::Instance;
+use peers::Activator;
 use records::{Change, RecordLimits, Records};
 use slot::Slot;
 use strays::Strays;
@@ -115,14 +121,6 @@ struct LastFailure {
     in_a_row: u32,
 }
 
-/// One activator that listens.
-#[derive(Debug, Default)]
-struct Activator {
-    sequence: Option<u64>,
-    /// Where it holds leases by its last word.
-    leasing: BTreeSet<Ticket>,
-}
-
 /// The autoscaler's mind.
 #[derive(Debug)]
 pub struct Core {
@@ -147,6 +145,14 @@ pub struct Core {
     waiters: HashMap<WaiterId, claims::Waiter>,
     revivals: HashMap<SessionKey, revival::Revival>,
     activators: BTreeMap<ActivatorId, Activator>,
+    /// The process of each pod that is listened to.
+    pods: BTreeMap<PodUid, (u64, ActivatorId)>,
+    /// The pods in which activators run, once they have been named.
+    expected: Option<BTreeSet<PodUid>>,
+    /// Until everybody has been heard.
+    takeover: Option<Takeover>,
+    /// How many instances were found at takeover.
+    found: usize,
     records: Records,
     records_alarm: Option<Instant>,
     timers: Timers,
@@ -200,6 +206,10 @@ impl Core {
             waiters: HashMap::new(),
             revivals: HashMap::new(),
             activators: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            expected: None,
+            takeover: None,
+            found: 0,
             records,
             records_alarm: None,
             timers: Timers::default(),
@@ -227,7 +237,12 @@ impl Core {
             Event::Report(report) => self.report(&report),
             Event::Ack(ack) => self.acknowledge(&ack),
             Event::Joined(activator) => self.join(activator),
+            Event::Subscribed(activator, pod) => self.subscribed(activator, pod),
+            Event::Silent(activator) => self.silent(activator),
             Event::Left(activator) => self.leave(activator),
+            Event::Restated(all) => self.restated(&all),
+            Event::Expected(pods) => self.expected(pods),
+            Event::Marked(id, taken) => self.marked(id, taken),
             Event::Catalog(catalog) => self.replace_catalog(catalog),
             Event::Record { reply, update } => self.record(reply, &update),
             Event::Tick => {}
@@ -260,56 +275,6 @@ impl Core {
         self.instances.len()
     }
 
-    /// What is known of an instance. On one machine the view is always complete: what is not known is gone.
-    #[must_use]
-    pub fn lookup(&self, id: InstanceId) -> Lookup {
-        let Some(instance) = self.by_id.get(&id).and_then(|t| self.instances.get(t)) else {
-            return Lookup::Gone;
-        };
-        match instance.view() {
-            Some(view) => Lookup::Ready(view),
-            None if instance.phase.is_ending() => Lookup::Gone,
-            None => Lookup::Unknown,
-        }
-    }
-
-    /// All that activators may know.
-    #[must_use]
-    pub fn snapshot(&self) -> ViewEvent {
-        ViewEvent::Snapshot {
-            stamp: self.stamp,
-            complete: true,
-            instances: self
-                .instances
-                .values()
-                .filter_map(Instance::view)
-                .collect::<Vec<InstanceView>>(),
-            records: self.records.iter().map(Arc::clone).collect(),
-        }
-    }
-
-    /// How much is kept, by what: what the simulation watches for leaks.
-    #[must_use]
-    pub fn sizes(&self) -> [(&'static str, usize); 12] {
-        [
-            ("slots", self.slots.len()),
-            ("keys", self.by_key.len()),
-            ("offers", self.offers.len()),
-            ("starved", self.starved.len()),
-            ("instances", self.instances.len()),
-            ("ids", self.by_id.len()),
-            ("ending", self.ending),
-            ("launches", self.in_flight.len()),
-            ("strays", self.strays.len()),
-            ("waiters", self.waiters.len()),
-            ("revivals", self.revivals.len()),
-            (
-                "timers",
-                self.timers.len() - usize::from(self.records_alarm.is_some()),
-            ),
-        ]
-    }
-
     fn ring(&mut self, timer: Timer) {
         match timer {
             Timer::Waiter(id) => self.hold_over(id),
@@ -330,6 +295,8 @@ impl Core {
                 self.records_alarm = None;
                 self.expire_records();
             }
+            Timer::Silence(id) => self.silent_too_long(id),
+            Timer::Takeover => self.complete(),
         }
     }
 

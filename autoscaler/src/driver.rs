@@ -7,7 +7,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use mcp_gateway_api::catalog::CatalogWatch;
-use mcp_gateway_runtime::{EventReceiver, Runtime};
+use mcp_gateway_runtime::{EventReceiver, Found, Runtime};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -75,6 +75,15 @@ pub struct Leftover {
     pub instances: usize,
 }
 
+/// What a new leader begins with.
+#[derive(Debug)]
+pub struct Takeover {
+    /// Its term; higher than any before.
+    pub epoch: u64,
+    /// What the runtime found, oldest first.
+    pub found: Vec<Found>,
+}
+
 /// Starts the loop.
 #[derive(Debug, Clone, Copy)]
 pub struct Autoscaler;
@@ -93,6 +102,34 @@ impl Autoscaler {
         events: EventReceiver,
         catalog: CatalogWatch,
     ) -> Result<(InProcessScaler, AutoscalerHandle), StartError> {
+        Self::begin(&config, runtime, events, catalog, None)
+    }
+
+    /// Takes over from an earlier leader: adopts what the runtime found. The view is complete once
+    /// [`InProcessScaler::expect`] has named the running activators and each has restated what it knows.
+    ///
+    /// # Errors
+    /// The session records cannot be opened.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn lead(
+        config: AutoscalerConfig,
+        runtime: Arc<dyn Runtime>,
+        events: EventReceiver,
+        catalog: CatalogWatch,
+        takeover: Takeover,
+    ) -> Result<(InProcessScaler, AutoscalerHandle), StartError> {
+        Self::begin(&config, runtime, events, catalog, Some(takeover))
+    }
+
+    fn begin(
+        config: &AutoscalerConfig,
+        runtime: Arc<dyn Runtime>,
+        events: EventReceiver,
+        catalog: CatalogWatch,
+        takeover: Option<Takeover>,
+    ) -> Result<(InProcessScaler, AutoscalerHandle), StartError> {
         let (store, kept) = match &config.record_dir {
             None => (None, Vec::new()),
             Some(folder) => {
@@ -107,12 +144,16 @@ impl Autoscaler {
             max_instances: config.max_instances as usize,
             max_waiters: config.max_waiters as usize,
             records: config.record_limits,
-            epoch: 1,
+            epoch: takeover.as_ref().map_or(1, |takeover| takeover.epoch),
             unix_now,
             seed: rand::random(),
         };
         let first = Arc::clone(&catalog.borrow());
-        let core = Core::new(settings, Instant::now(), first, kept);
+        let now = Instant::now();
+        let core = match takeover {
+            None => Core::new(settings, now, first, kept),
+            Some(takeover) => Core::adopt(settings, now, first, kept, takeover.found),
+        };
         let (inbox, messages) = mpsc::channel(INBOX);
         let scaler = InProcessScaler::new(inbox, Arc::clone(&runtime), config.view_queue);
         let actor = Actor::new(core, runtime, scaler.clone(), store);
@@ -133,6 +174,12 @@ pub struct AutoscalerHandle {
 }
 
 impl AutoscalerHandle {
+    /// Somebody else leads from now on: decides nothing any more, and ends nothing. Whoever waits is refused, and
+    /// whoever listens hears that the stream ends.
+    pub fn step_down(self) {
+        self.task.abort();
+    }
+
     /// Answers who waits, drains everything, cuts what is still open in time, and returns when nothing runs any more or
     /// the time is over.
     ///

@@ -5,14 +5,16 @@
 //! [`InProcessScaler`] is the form for one process.
 //!
 //! Invariants, as absences: the core never does IO; nothing in service is ended that an activator may still lease
-//! (deletion and shutdown cut openly, after their time); an instance that nobody knows is terminated, never adopted; a
+//! (deletion and shutdown cut openly, after their time); an instance that nobody knows is terminated, and
+//! adopted only by a new leader whose runtime found it; a
 //! claim is never left without an answer.
 
 pub mod core;
 pub mod driver;
+pub mod leader;
 pub mod metrics;
 pub mod store;
 
 pub use driver::{
-    Autoscaler, AutoscalerConfig, AutoscalerHandle, InProcessScaler, Leftover, StartError,
+    Autoscaler, AutoscalerConfig, AutoscalerHandle, InProcessScaler, Leftover, StartError, Takeover,
 };

@@ -104,7 +104,13 @@ impl Metrics {
             Some(Phase::IdleDraining) => "idle",
             Some(Phase::Retiring) => "retire",
             Some(
-                Phase::Abandoned | Phase::Starting | Phase::Ready | Phase::Cut | Phase::Stopping,
+                Phase::Abandoned
+                | Phase::Starting
+                | Phase::Adopted
+                | Phase::Doomed
+                | Phase::Ready
+                | Phase::Cut
+                | Phase::Stopping,
             )
             | None => return,
         };

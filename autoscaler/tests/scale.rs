@@ -102,6 +102,7 @@ fn ticket(effects: &[Effect]) -> Ticket {
     let launch = effects.iter().find_map(|effect| match effect {
         Effect::Launch { ticket, .. } => Some(*ticket),
         Effect::Terminate(..)
+        | Effect::Mark(_)
         | Effect::Publish(_)
         | Effect::Answer { .. }
         | Effect::Persist(_)
@@ -231,6 +232,7 @@ fn a_step_costs_what_changes_and_not_what_there_is() {
         },
         Effect::Launch { .. }
         | Effect::Terminate(..)
+        | Effect::Mark(_)
         | Effect::Answer { .. }
         | Effect::Persist(_)
         | Effect::Recorded { .. }

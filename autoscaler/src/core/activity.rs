@@ -111,6 +111,11 @@ impl Drain {
         }
     }
 
+    /// One more activator has to acknowledge, if it has not.
+    pub fn expect(&mut self, activator: ActivatorId) {
+        self.awaited.entry(activator).or_insert(None);
+    }
+
     /// One activator acknowledges.
     pub fn acknowledge(&mut self, from: ActivatorId, stamp: Stamp, leases: u32) -> Heard {
         if stamp != self.stamp {

@@ -43,7 +43,7 @@ impl Core {
             let idle = slot.phase == SlotPhase::Cold && slot.leaving.is_empty();
             hold(!(idle && slot.waiters.is_empty()), "a void slot is kept")?;
             hold(
-                !idle || slot.starved,
+                !idle || slot.starved || self.takeover.is_some(),
                 "a cold slot with waiters does nothing",
             )?;
             hold(
@@ -146,7 +146,7 @@ impl Core {
             hold(waiting == tally.waiting, "those who wait are miscounted")?;
         }
         hold(
-            self.instances.len() <= self.settings.max_instances,
+            self.instances.len() <= self.settings.max_instances.max(self.found),
             "there are more instances than there may be",
         )
     }

@@ -60,7 +60,7 @@ impl Core {
 
     fn backend_changed(&mut self, name: &BackendName, why: Retirement, old: &Backend) {
         let cut_at = match why {
-            Retirement::Edited => None,
+            Retirement::Edited | Retirement::Doubled | Retirement::Ended => None,
             Retirement::Deleted | Retirement::Shutdown => Some(self.now + old.policy.drain_timeout),
         };
         if let Some(tally) = self.tallies.get_mut(name) {

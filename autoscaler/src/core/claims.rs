@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use mcp_gateway_api::{
     claim::{ClaimRequest, Claimed, Purpose, Standing},
     failure::{Failure, FailureKind},
-    ids::SessionKey,
+    ids::{SessionKey, TenantName},
     policy::Isolation,
     slot::SlotKey,
 };
@@ -28,7 +28,7 @@ use super::{
 /// Longest budget that is honoured.
 const MAX_BUDGET: Duration = Duration::from_secs(24 * 3600);
 /// When to come back after a hold, if nothing better is known.
-const HOLD_RETRY: Duration = Duration::from_secs(5);
+pub(super) const HOLD_RETRY: Duration = Duration::from_secs(5);
 
 /// Where a waiter waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Core {
     fn slot_of(&mut self, key: SlotKey, request: &ClaimRequest) -> SlotId {
         let only_probes = request.purpose == Purpose::Probe;
         let known = self.by_key.get(&key).copied();
-        let id = known.unwrap_or_else(|| self.add_slot(key, request));
+        let id = known.unwrap_or_else(|| self.add_slot(key, request.tenant.clone()));
         if let Some(slot) = self.slots.get_mut(&id) {
             let untouched = known.is_none() || slot.probed.is_some();
             slot.probed = (only_probes && untouched).then_some(self.now);
@@ -154,13 +154,12 @@ impl Core {
         id
     }
 
-    pub(super) fn add_slot(&mut self, key: SlotKey, request: &ClaimRequest) -> SlotId {
+    pub(super) fn add_slot(&mut self, key: SlotKey, tenant: TenantName) -> SlotId {
         let id = SlotId(self.next_id());
         let tally = self.tallies.entry(key.backend.clone()).or_default();
         tally.slots.insert(id);
         self.by_key.insert(key.clone(), id);
-        self.slots
-            .insert(id, Slot::new(key, request.tenant.clone()));
+        self.slots.insert(id, Slot::new(key, tenant));
         id
     }
 
@@ -180,8 +179,9 @@ impl Core {
             }
             SlotPhase::Cold | SlotPhase::Starting(_) | SlotPhase::Backoff { .. } => {
                 waiter.cold = true;
-                if slot.phase.current().is_none() {
-                    slot.tenant = request.tenant.clone();
+                match slot.phase.current() {
+                    Some(ticket) => self.mark(ticket),
+                    None => slot.tenant = request.tenant.clone(),
                 }
                 self.poke(slot_id);
             }

@@ -12,35 +12,15 @@ use mcp_gateway_api::{
 use tokio::time::Instant;
 
 use super::{
-    Activator, Core, Ticket,
+    Core, Ticket,
     activity::Heard,
     claims::shutting_down,
     instance::{Input, Phase, Retirement},
+    peers::Activator,
     planner::{CUT_GRACE, FAREWELL_GRACE, IdleFacts, IdlePlan, plan_idle},
 };
 
 impl Core {
-    pub(super) fn join(&mut self, activator: ActivatorId) {
-        self.activators.entry(activator).or_default();
-    }
-
-    pub(super) fn leave(&mut self, id: ActivatorId) {
-        if self.activators.remove(&id).is_none() {
-            return;
-        }
-        let all: Vec<Ticket> = self.instances.keys().copied().collect();
-        for ticket in all {
-            if let Some(instance) = self.instances.get_mut(&ticket) {
-                instance.usage.leave(id, self.now);
-                if let Some(drain) = &mut instance.drain {
-                    drain.leave(id);
-                }
-            }
-            self.finish_drain(ticket);
-            self.check_idle(ticket);
-        }
-    }
-
     pub(super) fn report(&mut self, report: &ActivityReport) {
         let from = report.activator;
         let Some(activator) = self.activators.get_mut(&from) else {
@@ -75,6 +55,10 @@ impl Core {
     fn used(&mut self, from: ActivatorId, ticket: Ticket, leases: u32, idle_for: Duration) {
         if let Some(instance) = self.instances.get_mut(&ticket) {
             instance.usage.report(from, self.now, leases, idle_for);
+            // One that was taken for gone has come back with leases.
+            if let Some(drain) = instance.drain.as_mut().filter(|_| leases > 0) {
+                drain.expect(from);
+            }
         }
         if let Some(Activator { leasing, .. }) = self.activators.get_mut(&from) {
             if leases > 0 {
@@ -104,6 +88,7 @@ impl Core {
         }
         self.used(ack.activator, ticket, ack.leases, Duration::ZERO);
         if heard == Heard::InUse && phase == Phase::IdleDraining {
+            self.fence(ticket);
             self.advance(ticket, Input::Demand, "it is in use".into());
         }
         self.finish_drain(ticket);
@@ -111,7 +96,15 @@ impl Core {
 
     /// Goes on if a drain has nobody left to wait for.
     pub(super) fn finish_drain(&mut self, ticket: Ticket) {
-        let drain = self.instances.get(&ticket).and_then(|i| i.drain.as_ref());
+        let Some(instance) = self.instances.get(&ticket) else {
+            return;
+        };
+        // Not everybody has been heard, or it is not known yet whether this leader may keep it.
+        let undecided = instance.phase == Phase::IdleDraining && instance.is_unfenced();
+        if self.takeover.is_some() || undecided {
+            return;
+        }
+        let drain = instance.drain.as_ref();
         if drain.is_some_and(super::activity::Drain::is_over) {
             self.advance(ticket, Input::Drained, "no lease is left".into());
         }
@@ -124,6 +117,9 @@ impl Core {
         };
         if instance.phase != Phase::Ready {
             return;
+        }
+        if self.takeover.is_some() {
+            return self.set_alarm(ticket, None);
         }
         let ended = self.slots.get(&instance.slot).is_some_and(|s| s.ended);
         let policy = self.catalog.get(&instance.key.backend);
@@ -166,11 +162,18 @@ impl Core {
         if phase == Phase::Retiring {
             self.set_alarm(ticket, cut_at);
         }
-        self.advance(ticket, Input::Retire, why.why().into());
+        let input = if self.takeover.is_some() {
+            Input::Condemn
+        } else {
+            Input::Retire
+        };
+        self.advance(ticket, input, why.why().into());
     }
 
     /// Everything ends: who waits is told, what runs retires and is cut in time.
     pub(super) fn shut_down(&mut self, within: Duration) {
+        // Whoever has not been heard is cut like everybody else.
+        self.complete();
         let farewell = FAREWELL_GRACE.min(within / 4);
         self.shutdown = Some(farewell);
         let waiters: Vec<_> = {

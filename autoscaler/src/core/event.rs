@@ -1,6 +1,6 @@
 //! What goes into the core and what comes out.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use mcp_gateway_api::{
     activity::{ActivityReport, DrainAck},
@@ -9,6 +9,7 @@ use mcp_gateway_api::{
     failure::{ExitReport, Failure},
     ids::{ActivatorId, BackendName, InstanceId, SessionKey},
     record::SessionUpdate,
+    scaler::{ActivatorPod, PodUid, Restatement},
     view::ViewEvent,
 };
 use mcp_gateway_runtime::{Farewell, LaunchOrder, Launched, RuntimeEvent};
@@ -49,10 +50,20 @@ pub enum Event {
     Report(ActivityReport),
     /// An activator acknowledges a drain.
     Ack(DrainAck),
-    /// An activator listens from now on.
+    /// An activator of this process listens from now on.
     Joined(ActivatorId),
+    /// An activator of another process listens from now on, perhaps again.
+    Subscribed(ActivatorId, ActivatorPod),
+    /// An activator is heard no more. That says nothing of its leases.
+    Silent(ActivatorId),
     /// An activator is gone, and its leases with it.
     Left(ActivatorId),
+    /// An activator says everything it knows.
+    Restated(Box<Restatement>),
+    /// The pods in which activators run are these from now on.
+    Expected(BTreeSet<PodUid>),
+    /// The runtime has answered [`Effect::Mark`]; `false`: an earlier leader has ended it.
+    Marked(InstanceId, bool),
     /// The backends are these from now on.
     Catalog(Arc<Catalog>),
     /// News of a session.
@@ -80,6 +91,9 @@ pub enum Effect {
     },
     /// Have the runtime end an instance.
     Terminate(InstanceId, Farewell),
+    /// Have the runtime see to it that nothing an earlier leader ordered can end this one, answer with
+    /// [`Event::Marked`].
+    Mark(InstanceId),
     /// Tell all activators.
     Publish(Box<ViewEvent>),
     /// Answer a claim; each exactly once.

@@ -21,6 +21,9 @@ use super::{
     activity::{Drain, Usage},
 };
 
+mod step;
+pub use step::step;
+
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -30,6 +33,11 @@ pub enum Phase {
     Abandoned,
     /// It exists, and does not accept requests yet.
     Starting,
+    /// Found at takeover: activators use it by what an earlier leader said, and that leader may have ordered its end
+    /// (`core::adoption`).
+    Adopted,
+    /// Found at takeover while it started, and to go: activators may know better than that it starts.
+    Doomed,
     /// Leases may be taken.
     Ready,
     /// No new leases; demand brings it back.
@@ -49,6 +57,10 @@ pub enum Input {
     Created,
     /// It accepts requests.
     Accepts,
+    /// It accepts requests, and an earlier leader may have ordered its end.
+    Found,
+    /// It was found, and is to go once everybody has been heard.
+    Condemn,
     /// Its start is not wanted any more, or took too long.
     GaveUp,
     /// Nobody has used it for its idle time.
@@ -89,129 +101,16 @@ pub enum Next {
     Gone,
 }
 
-/// The state machine.
-#[must_use]
-pub fn step(phase: Phase, input: Input) -> Next {
-    match phase {
-        Phase::Launching => launching(input),
-        Phase::Abandoned => abandoned(input),
-        Phase::Starting => starting(input),
-        Phase::Ready => ready(input),
-        Phase::IdleDraining => idle_draining(input),
-        Phase::Retiring => retiring(input),
-        Phase::Cut => cut(input),
-        Phase::Stopping => stopping(input),
-    }
-}
-
-fn launching(input: Input) -> Next {
-    match input {
-        Input::Created => Next::To(Phase::Starting, Act::Nothing),
-        Input::GaveUp | Input::Retire => Next::To(Phase::Abandoned, Act::Nothing),
-        Input::Exited => Next::Gone,
-        Input::Accepts | Input::Idle | Input::Demand | Input::CutDue | Input::Drained => Next::Stay,
-    }
-}
-
-fn abandoned(input: Input) -> Next {
-    match input {
-        Input::Created => Next::To(Phase::Stopping, Act::Terminate),
-        Input::Exited => Next::Gone,
-        Input::Accepts
-        | Input::GaveUp
-        | Input::Idle
-        | Input::Demand
-        | Input::Retire
-        | Input::CutDue
-        | Input::Drained => Next::Stay,
-    }
-}
-
-fn starting(input: Input) -> Next {
-    match input {
-        Input::Accepts => Next::To(Phase::Ready, Act::Publish),
-        Input::GaveUp | Input::Retire => Next::To(Phase::Stopping, Act::Terminate),
-        Input::Exited => Next::Gone,
-        Input::Created | Input::Idle | Input::Demand | Input::CutDue | Input::Drained => Next::Stay,
-    }
-}
-
-fn ready(input: Input) -> Next {
-    match input {
-        Input::Idle => Next::To(Phase::IdleDraining, Act::Publish),
-        Input::Retire => Next::To(Phase::Retiring, Act::Publish),
-        Input::Exited => Next::Gone,
-        Input::Created
-        | Input::Accepts
-        | Input::GaveUp
-        | Input::Demand
-        | Input::CutDue
-        | Input::Drained => Next::Stay,
-    }
-}
-
-fn idle_draining(input: Input) -> Next {
-    match input {
-        Input::Demand => Next::To(Phase::Ready, Act::Publish),
-        Input::Retire => Next::To(Phase::Retiring, Act::Publish),
-        Input::Drained => Next::To(Phase::Stopping, Act::Depart),
-        Input::Exited => Next::Gone,
-        Input::Created | Input::Accepts | Input::GaveUp | Input::Idle | Input::CutDue => Next::Stay,
-    }
-}
-
-fn retiring(input: Input) -> Next {
-    match input {
-        Input::CutDue => Next::To(Phase::Cut, Act::Publish),
-        Input::Drained => Next::To(Phase::Stopping, Act::Depart),
-        Input::Exited => Next::Gone,
-        Input::Created
-        | Input::Accepts
-        | Input::GaveUp
-        | Input::Idle
-        | Input::Demand
-        | Input::Retire => Next::Stay,
-    }
-}
-
-fn cut(input: Input) -> Next {
-    match input {
-        // Due a second time: who has not acknowledged by now is cut by the end of the instance itself.
-        Input::CutDue | Input::Drained => Next::To(Phase::Stopping, Act::Depart),
-        Input::Exited => Next::Gone,
-        Input::Created
-        | Input::Accepts
-        | Input::GaveUp
-        | Input::Idle
-        | Input::Demand
-        | Input::Retire => Next::Stay,
-    }
-}
-
-fn stopping(input: Input) -> Next {
-    match input {
-        // The runtime has not said that it is gone: told again, which costs nothing.
-        Input::GaveUp => Next::To(Phase::Stopping, Act::Terminate),
-        Input::Exited => Next::Gone,
-        Input::Created
-        | Input::Accepts
-        | Input::Idle
-        | Input::Demand
-        | Input::Retire
-        | Input::CutDue
-        | Input::Drained => Next::Stay,
-    }
-}
-
 impl Phase {
     /// As logs, metrics and status say it.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Launching | Self::Starting => "starting",
+            Self::Adopted => "found",
             Self::Ready => "ready",
             Self::IdleDraining => "draining",
-            Self::Retiring => "retiring",
+            Self::Retiring | Self::Doomed => "retiring",
             Self::Cut => "cut",
             Self::Abandoned | Self::Stopping => "stopping",
         }
@@ -225,7 +124,12 @@ impl Phase {
             Self::IdleDraining => Some(Service::IdleDrain),
             Self::Retiring => Some(Service::RetireDrain),
             Self::Cut => Some(Service::Cut),
-            Self::Launching | Self::Abandoned | Self::Starting | Self::Stopping => None,
+            Self::Launching
+            | Self::Abandoned
+            | Self::Starting
+            | Self::Adopted
+            | Self::Doomed
+            | Self::Stopping => None,
         }
     }
 
@@ -233,8 +137,10 @@ impl Phase {
     #[must_use]
     pub const fn is_current(self) -> bool {
         match self {
-            Self::Launching | Self::Starting | Self::Ready | Self::IdleDraining => true,
-            Self::Abandoned | Self::Retiring | Self::Cut | Self::Stopping => false,
+            Self::Launching | Self::Starting | Self::Adopted | Self::Ready | Self::IdleDraining => {
+                true
+            }
+            Self::Abandoned | Self::Doomed | Self::Retiring | Self::Cut | Self::Stopping => false,
         }
     }
 
@@ -245,6 +151,8 @@ impl Phase {
             Self::Abandoned | Self::Stopping => true,
             Self::Launching
             | Self::Starting
+            | Self::Adopted
+            | Self::Doomed
             | Self::Ready
             | Self::IdleDraining
             | Self::Retiring
@@ -262,6 +170,10 @@ pub enum Retirement {
     Deleted,
     /// The gateway stops: cut after `drainTimeout` or earlier.
     Shutdown,
+    /// Its slot has a later one: no deadline.
+    Doubled,
+    /// An earlier leader has ended it: no deadline.
+    Ended,
 }
 
 impl Retirement {
@@ -272,6 +184,8 @@ impl Retirement {
             Self::Edited => "its backend was edited",
             Self::Deleted => "its backend was removed",
             Self::Shutdown => "the gateway is shutting down",
+            Self::Doubled => "its slot has a later instance",
+            Self::Ended => "an earlier leader has ended it",
         }
     }
 }
@@ -332,12 +246,30 @@ pub(super) struct Instance {
     pub(super) permits: BTreeSet<SessionKey>,
     /// Sentences for the operator, bounded.
     pub(super) warnings: Vec<String>,
+    /// Of one that an earlier leader launched.
+    pub(super) adopted: Option<Adopted>,
+}
+
+/// What is known of an instance beyond its own life because an earlier leader launched it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Adopted {
+    /// Nothing that an earlier leader still has under way can end it.
+    pub(super) fenced: bool,
+    /// The runtime has been asked to see to that.
+    pub(super) asked: bool,
+    /// The latest that activators were told of it by an earlier leader.
+    pub(super) told: Stamp,
 }
 
 impl Instance {
     /// Its identity, once launched.
     pub(super) fn id(&self) -> Option<InstanceId> {
         self.launched.as_ref().map(|launched| launched.instance)
+    }
+
+    /// Whether an earlier leader may have ordered its end.
+    pub(super) fn is_unfenced(&self) -> bool {
+        self.adopted.is_some_and(|adopted| !adopted.fenced)
     }
 
     /// As activators see it; `None` while, or since, it is nobody's business.

@@ -47,6 +47,12 @@ impl Core {
                     }
                     return;
                 }
+                SlotPlan::AwaitView => {
+                    if let Some(slot) = self.slots.get_mut(&id) {
+                        self.timers.set(&mut slot.alarm, None, Timer::Slot(id));
+                    }
+                    return;
+                }
                 SlotPlan::Refuse(_) => {
                     let waiters = self.slots.get(&id).map(|slot| slot.waiters.clone());
                     for waiter in waiters.unwrap_or_default() {
@@ -70,11 +76,15 @@ impl Core {
 
     fn slot_facts(&self, id: SlotId) -> Option<SlotFacts> {
         let slot = self.slots.get(&id)?;
+        // What was found is not a start to be cancelled, before everybody has been heard or when it serves already.
+        let current = slot.phase.current().and_then(|t| self.instances.get(&t));
+        let starts = current.is_none_or(|one| one.phase != Phase::Adopted && !one.is_unfenced());
+        let cancellable = slot.waiters.is_empty() && self.takeover.is_none() && starts;
         Some(SlotFacts {
             phase: slot.phase,
             waiting: slot.waiters.len(),
             room: self.room(id),
-            cancel_at: slot.cancel_at.filter(|_| slot.waiters.is_empty()),
+            cancel_at: slot.cancel_at.filter(|_| cancellable),
             leaving: !slot.leaving.is_empty(),
         })
     }
@@ -83,6 +93,9 @@ impl Core {
         let Some(slot) = self.slots.get(&id) else {
             return Room::NoSlots;
         };
+        if self.takeover.is_some() {
+            return Room::Unheard;
+        }
         let limit = self
             .catalog
             .get(slot.backend())
@@ -211,9 +224,10 @@ impl Core {
 
     fn unknown(&mut self, id: InstanceId, event: RuntimeEvent) {
         let exited = matches!(event, RuntimeEvent::Exited(..));
-        // Perhaps the answer of its launch is still on its way.
-        let kept = match self.in_flight.last() {
-            Some(last) => self.strays.keep(id, *last, event),
+        // Perhaps the answer of its launch is still on its way; and nothing ends before everybody has been heard.
+        let unheard = self.takeover.as_ref().map(|_| Ticket(self.last_id));
+        let kept = match self.in_flight.last().copied().or(unheard) {
+            Some(last) => self.strays.keep(id, last, event),
             None => false,
         };
         if !kept && !exited {
@@ -221,7 +235,7 @@ impl Core {
         }
     }
 
-    fn end_unknown(&mut self, id: InstanceId) {
+    pub(super) fn end_unknown(&mut self, id: InstanceId) {
         let grace = FAREWELL_GRACE;
         self.out.push(Effect::Terminate(id, Farewell { grace }));
     }
@@ -238,15 +252,18 @@ impl Core {
         self.set_alarm(ticket, Some(deadline));
     }
 
-    fn accepts(&mut self, ticket: Ticket, endpoint: Endpoint) {
+    pub(super) fn accepts(&mut self, ticket: Ticket, endpoint: Endpoint) {
         let Some(instance) = self.instances.get_mut(&ticket) else {
             return;
         };
-        if instance.phase != Phase::Starting {
+        if instance.phase != Phase::Starting && instance.phase != Phase::Doomed {
             return;
         }
         instance.endpoint = Some(endpoint);
         instance.stages.ready = Some(self.now);
+        if instance.is_unfenced() {
+            return self.accepts_unfenced(ticket);
+        }
         // Those who wait are given it in this very step; a tiny `idleTimeout` must not drain it before.
         instance.usage.touch(self.now);
         let backend = instance.backend.name.clone();
@@ -264,6 +281,17 @@ impl Core {
         self.poke(slot_id);
     }
 
+    /// One that was found accepts requests: whether it may be leased is another matter.
+    fn accepts_unfenced(&mut self, ticket: Ticket) {
+        self.set_alarm(ticket, None);
+        self.advance(ticket, Input::Found, "it accepts requests".into());
+        let slot = self.instances.get(&ticket).map(|i| i.slot);
+        let slot = slot.and_then(|id| self.slots.get(&id));
+        if self.takeover.is_none() || slot.is_some_and(|slot| !slot.waiters.is_empty()) {
+            self.mark(ticket);
+        }
+    }
+
     fn exited(&mut self, ticket: Ticket, report: ExitReport) {
         let Some(instance) = self.instances.get(&ticket) else {
             return;
@@ -273,6 +301,8 @@ impl Core {
             Phase::Ready => self.crashed(ticket, &report),
             Phase::Launching
             | Phase::Abandoned
+            | Phase::Adopted
+            | Phase::Doomed
             | Phase::IdleDraining
             | Phase::Retiring
             | Phase::Cut
@@ -286,6 +316,10 @@ impl Core {
         let Some(instance) = self.instances.get(&ticket) else {
             return;
         };
+        if self.takeover.is_some() {
+            // Nothing ends before everybody has been heard; then the alarms are set anew.
+            return;
+        }
         match instance.phase {
             Phase::Launching | Phase::Starting => self.too_slow(ticket),
             Phase::Ready => self.check_idle(ticket),
@@ -296,7 +330,7 @@ impl Core {
             }
             Phase::Cut => self.advance(ticket, Input::CutDue, "it was not let go of".into()),
             Phase::Stopping => self.advance(ticket, Input::GaveUp, "it is still there".into()),
-            Phase::Abandoned | Phase::IdleDraining => {}
+            Phase::Abandoned | Phase::Adopted | Phase::Doomed | Phase::IdleDraining => {}
         }
     }
 }

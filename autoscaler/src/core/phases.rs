@@ -47,6 +47,7 @@ impl Instance {
             alarm: None,
             permits: BTreeSet::new(),
             warnings: Vec::new(),
+            adopted: None,
         }
     }
 }
@@ -102,11 +103,13 @@ impl Core {
     }
 
     /// Sets the alarm that belongs to a phase; a start keeps the one it has.
-    fn rearm(&mut self, ticket: Ticket, phase: Phase) {
+    pub(super) fn rearm(&mut self, ticket: Ticket, phase: Phase) {
         match phase {
             Phase::Launching | Phase::Starting => {}
             Phase::Ready => self.check_idle(ticket),
-            Phase::Abandoned | Phase::IdleDraining => self.set_alarm(ticket, None),
+            Phase::Abandoned | Phase::Adopted | Phase::Doomed | Phase::IdleDraining => {
+                self.set_alarm(ticket, None);
+            }
             Phase::Retiring => {
                 let cut = self.instances.get(&ticket).and_then(|i| i.cut_at);
                 self.set_alarm(ticket, cut);
@@ -129,6 +132,8 @@ impl Core {
             Phase::Launching
             | Phase::Abandoned
             | Phase::Starting
+            | Phase::Adopted
+            | Phase::Doomed
             | Phase::Retiring
             | Phase::Cut
             | Phase::Stopping => {}
@@ -142,7 +147,9 @@ impl Core {
             return;
         };
         let (slot_id, from) = (instance.slot, instance.phase);
-        if from.service().is_some() {
+        // Activators may know one that was found from an earlier leader.
+        let foreign = instance.adopted.is_some() && instance.stamp == Stamp::default();
+        if from.service().is_some() || foreign {
             self.publish_gone(ticket, why);
         }
         let successor = self
@@ -184,7 +191,7 @@ impl Core {
         }
     }
 
-    fn terminate(&mut self, ticket: Ticket) {
+    pub(super) fn terminate(&mut self, ticket: Ticket) {
         let grace = self.shutdown.unwrap_or(FAREWELL_GRACE);
         if let Some(id) = self.instances.get(&ticket).and_then(Instance::id) {
             self.out.push(Effect::Terminate(id, Farewell { grace }));
@@ -205,6 +212,8 @@ impl Core {
             Phase::Launching
             | Phase::Abandoned
             | Phase::Starting
+            | Phase::Adopted
+            | Phase::Doomed
             | Phase::Ready
             | Phase::Stopping => None,
         };
@@ -241,7 +250,12 @@ impl Core {
                 self.publish_instance(ticket);
                 self.finish_drain(ticket);
             }
-            Phase::Launching | Phase::Abandoned | Phase::Starting | Phase::Stopping => {}
+            Phase::Launching
+            | Phase::Abandoned
+            | Phase::Starting
+            | Phase::Adopted
+            | Phase::Doomed
+            | Phase::Stopping => {}
         }
     }
 

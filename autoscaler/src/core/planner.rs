@@ -30,6 +30,9 @@ pub const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// When to come back after a refusal for want of room.
 pub const ROOM_RETRY: Duration = Duration::from_secs(5);
 
+/// An activator that has been silent this long is taken for gone, whatever else is known (§4).
+pub const PARTITION: Duration = Duration::from_secs(600);
+
 /// Whether another instance may be launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
@@ -41,6 +44,8 @@ pub enum Room {
     NoSlots,
     /// The gateway has as many instances as it may.
     NoInstances,
+    /// Not before everybody has been heard: there may be one already.
+    Unheard,
 }
 
 /// What is to be known of a slot.
@@ -67,6 +72,8 @@ pub enum SlotPlan {
     Launch,
     /// Keep those who wait until there is room.
     AwaitRoom,
+    /// Keep those who wait until the view is complete.
+    AwaitView,
     /// Tell those who wait that there is none.
     Refuse(Room),
     /// Nobody waits for its start any more.
@@ -85,8 +92,9 @@ impl SlotPlan {
             Self::Rest(_) => "nothing to do".into(),
             Self::Launch => format!("{} waiting", facts.waiting).into(),
             Self::AwaitRoom => "an instance is stopping and will make room".into(),
+            Self::AwaitView => "not every activator has been heard yet".into(),
             Self::Refuse(Room::NoSlots) => "the backend has as many slots as it may".into(),
-            Self::Refuse(Room::Free | Room::Soon | Room::NoInstances) => {
+            Self::Refuse(Room::Free | Room::Soon | Room::NoInstances | Room::Unheard) => {
                 "the gateway has as many instances as it may".into()
             }
             Self::CancelStart => "nobody waits for it any more".into(),
@@ -119,6 +127,7 @@ fn launch(facts: &SlotFacts) -> SlotPlan {
     match facts.room {
         Room::Free => SlotPlan::Launch,
         Room::Soon => SlotPlan::AwaitRoom,
+        Room::Unheard => SlotPlan::AwaitView,
         Room::NoSlots | Room::NoInstances => SlotPlan::Refuse(facts.room),
     }
 }

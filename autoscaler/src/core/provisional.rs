@@ -110,7 +110,7 @@ impl Core {
             .max_by_key(|slot| slot.failures)
             .map(|slot| (slot.phase, slot.failures));
         let key = slot_key(request, Isolation::Session, Some(fresh));
-        let id = self.add_slot(key, request);
+        let id = self.add_slot(key, request.tenant.clone());
         if let (Some((phase, failures)), Some(slot)) = (worst, self.slots.get_mut(&id)) {
             slot.phase = phase;
             slot.failures = failures;

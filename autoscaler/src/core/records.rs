@@ -15,6 +15,7 @@ use mcp_gateway_api::{
         MAX_RECORD_TEXT, MAX_SUBSCRIPTIONS, SessionNews, SessionRecord, SessionRef, SessionUpdate,
         SharedRecord,
     },
+    view::Stamp,
 };
 
 /// What is to be written down.
@@ -101,11 +102,15 @@ impl Records {
         self.put(Arc::new(record));
     }
 
-    /// Applies news; `None` when they change nothing.
+    /// Applies news, known as of `stamp`; `None` when they change nothing.
     ///
     /// # Errors
     /// The session has ended, the bounds are reached, or a text is too long.
-    pub fn apply(&mut self, update: &SessionUpdate) -> Result<Option<SharedRecord>, Failure> {
+    pub fn apply(
+        &mut self,
+        update: &SessionUpdate,
+        stamp: Stamp,
+    ) -> Result<Option<SharedRecord>, Failure> {
         let old = self.by_key.get(&update.session.key);
         if old.is_none() {
             self.room(&update.session)?;
@@ -131,6 +136,7 @@ impl Records {
         if old.is_some_and(|old| **old == record) || (old.is_none() && is_blank(&record)) {
             return Ok(None);
         }
+        record.stamp = stamp;
         let record = Arc::new(record);
         self.put(Arc::clone(&record));
         Ok(Some(record))

@@ -10,7 +10,7 @@ use mcp_gateway_api::{
     backend::Backend,
     catalog::Catalog,
     claim::{Claimed, Standing},
-    failure::Failure,
+    failure::{Failure, FailureKind},
     ids::{BackendName, InstanceId, SessionKey},
     policy::{Isolation, OnIdle},
     record::{REVIVAL_PERMIT, SessionNews, SessionRef, SessionUpdate},
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::{
     Core, Ticket, WaiterId,
-    claims::Place,
+    claims::{HOLD_RETRY, Place},
     event::{Effect, Note},
     instance::Phase,
     records::{self, Change},
@@ -70,10 +70,12 @@ impl Core {
         let serves = home
             .and_then(|ticket| self.instances.get(ticket))
             .is_some_and(|instance| match instance.phase {
-                Phase::Ready | Phase::IdleDraining => instance.key == *slot,
+                Phase::Ready | Phase::IdleDraining | Phase::Adopted => instance.key == *slot,
+                // A session lives there: it serves, though this leader has not heard so.
+                Phase::Starting => instance.adopted.is_some() && instance.key == *slot,
                 Phase::Launching
                 | Phase::Abandoned
-                | Phase::Starting
+                | Phase::Doomed
                 | Phase::Retiring
                 | Phase::Cut
                 | Phase::Stopping => false,
@@ -112,6 +114,8 @@ impl Core {
                 let binding = record.and_then(|record| record.binding.clone().flatten());
                 Some(binding.map_or(Standing::Fresh, Standing::Bound))
             }
+            // Somebody who has not been heard may know where it lives.
+            Whereabouts::Lost if self.takeover.is_some() => None,
             Whereabouts::Lost => self.permit(id, session, ticket),
         }
     }
@@ -128,6 +132,12 @@ impl Core {
             }
             return None;
         }
+        self.give_permit(session.key, ticket);
+        self.note(Note::Reviving(session.backend.clone()));
+        Some(Standing::Revive)
+    }
+
+    fn give_permit(&mut self, key: SessionKey, ticket: Ticket) {
         let mut revival = Revival {
             ticket,
             alarm: None,
@@ -135,13 +145,25 @@ impl Core {
         };
         let over = Some(self.now + REVIVAL_PERMIT);
         self.timers
-            .set(&mut revival.alarm, over, Timer::Permit(session.key));
-        self.revivals.insert(session.key, revival);
+            .set(&mut revival.alarm, over, Timer::Permit(key));
+        self.revivals.insert(key, revival);
         if let Some(instance) = self.instances.get_mut(&ticket) {
-            instance.permits.insert(session.key);
+            instance.permits.insert(key);
         }
-        self.note(Note::Reviving(session.backend.clone()));
-        Some(Standing::Revive)
+    }
+
+    /// An earlier leader gave this permit, and it is still held.
+    pub(super) fn permitted(&mut self, key: SessionKey, on: InstanceId) {
+        let Some(ticket) = self.by_id.get(&on).copied() else {
+            return;
+        };
+        let stays = self
+            .instances
+            .get(&ticket)
+            .is_some_and(|instance| instance.phase.is_current());
+        if stays && !self.revivals.contains_key(&key) {
+            self.give_permit(key, ticket);
+        }
     }
 
     /// Ends a permit; those who waited for its outcome are to be placed anew.
@@ -192,6 +214,13 @@ impl Core {
     }
 
     pub(super) fn record(&mut self, reply: u64, update: &SessionUpdate) {
+        if self.takeover.is_some() {
+            if !self.put_off(reply, update) {
+                let result = Err(too_much_news());
+                self.out.push(Effect::Recorded { reply, result });
+            }
+            return;
+        }
         let result = self.apply_news(update);
         self.out.push(Effect::Recorded { reply, result });
     }
@@ -218,7 +247,8 @@ impl Core {
             | SessionNews::Unsubscribed(_)
             | SessionNews::Ended => {}
         }
-        let applied = self.records.apply(update);
+        let stamp = self.next_stamp();
+        let applied = self.records.apply(update, stamp);
         let result = applied.map(|changed| {
             if let Some(record) = changed {
                 self.persist(Change::Put(Arc::clone(&record)));
@@ -254,7 +284,7 @@ impl Core {
 
     /// Nobody will come back to a slot of its own: what waits there is told, what runs there need not wait out its
     /// idle time.
-    fn session_ended(&mut self, session: &SessionRef) {
+    pub(super) fn session_ended(&mut self, session: &SessionRef) {
         self.permit_over(session.key);
         let Some(id) = self.by_key.get(&session_slot(session)).copied() else {
             return;
@@ -276,7 +306,7 @@ impl Core {
 
     /// An ended mark is kept only while its id could be served or revived. Where sessions are not revived that is as
     /// long as their slot has an instance.
-    fn hang_mark(&mut self, session: &SessionRef) {
+    pub(super) fn hang_mark(&mut self, session: &SessionRef) {
         if !never_revives(&self.catalog, &session.backend) {
             return;
         }
@@ -314,6 +344,14 @@ impl Core {
             self.publish(ViewEvent::Forget(key));
         }
     }
+}
+
+fn too_much_news() -> Failure {
+    Failure::new(
+        FailureKind::Overloaded,
+        "Too much has to be remembered at once.",
+    )
+    .retry_after(HOLD_RETRY)
 }
 
 /// Whether sessions of that backend end with their instance.

@@ -113,9 +113,9 @@ impl Core {
 
     fn instance_status(&self, instance: &Instance) -> InstanceStatus {
         let phase = match instance.phase {
-            Phase::Launching | Phase::Starting => "starting",
+            Phase::Launching | Phase::Starting | Phase::Adopted => "starting",
             Phase::Ready => "ready",
-            Phase::IdleDraining | Phase::Retiring | Phase::Cut => "draining",
+            Phase::IdleDraining | Phase::Doomed | Phase::Retiring | Phase::Cut => "draining",
             Phase::Abandoned | Phase::Stopping => "stopping",
         };
         let reach = instance.endpoint.as_ref().map(|e| match e.reach {

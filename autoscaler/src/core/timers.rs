@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use mcp_gateway_api::ids::SessionKey;
+use mcp_gateway_api::ids::{ActivatorId, SessionKey};
 use tokio::time::Instant;
 
 use super::{SlotId, Ticket, WaiterId};
@@ -23,6 +23,10 @@ pub(super) enum Timer {
     Permit(SessionKey),
     /// Session records may have expired.
     Records,
+    /// An activator has been silent for too long.
+    Silence(ActivatorId),
+    /// Not everybody has been heard, and nobody is waited for any longer.
+    Takeover,
 }
 
 /// The set.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use mcp_gateway_api::{
     catalog::CatalogWatch,
     failure::{ExitReport, Failure, FailureKind},
-    ids::SessionKey,
+    ids::{InstanceId, SessionKey},
     view::ViewEvent,
 };
 use mcp_gateway_runtime::{EventReceiver, LaunchOrder, Runtime};
@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     message::{Answer, Aside, Message},
     scaler::{InProcessScaler, session_of},
-    subscribers::Subscribers,
+    subscribers::{Hearing, Subscribers},
 };
 use crate::{
     core::{
@@ -148,19 +148,34 @@ impl Actor {
             Aside::Undelivered { session, claimed } => {
                 self.feed(Event::Undelivered { session, claimed }).await;
             }
-            Aside::Subscribed { activator, view } => {
-                self.feed(Event::Joined(activator)).await;
-                let all = self.core.snapshot();
-                self.subscribers.add(activator, view, all);
+            Aside::Subscribed {
+                activator,
+                pod,
+                view,
+            } => {
+                self.feed(match pod {
+                    None => Event::Joined(activator),
+                    Some(pod) => Event::Subscribed(activator, pod),
+                })
+                .await;
+                // A process that its pod's next one has replaced is told nothing: its stream ends here.
+                if self.core.listens_to(activator) {
+                    let all = self.core.snapshot();
+                    self.subscribers.add(activator, pod.is_some(), view, all);
+                }
+            }
+            Aside::Left(activator) => {
+                self.subscribers.forget(activator);
+                self.feed(Event::Left(activator)).await;
             }
             Aside::Unsubscribed {
                 activator,
                 subscription,
-            } => {
-                if self.subscribers.remove(activator, subscription) {
-                    self.feed(Event::Left(activator)).await;
-                }
-            }
+            } => match self.subscribers.remove(activator, subscription) {
+                Some(Hearing::Near) => self.feed(Event::Left(activator)).await,
+                Some(Hearing::Far) => self.feed(Event::Silent(activator)).await,
+                None => {}
+            },
             Aside::CaughtUp {
                 activator,
                 subscription,
@@ -212,6 +227,7 @@ impl Actor {
                 })
                 .await;
             }
+            Message::Tell(event) => self.feed(*event).await,
             Message::Status(reply) => {
                 let _ = reply.send(self.core.status());
             }
@@ -251,6 +267,7 @@ impl Actor {
                 let runtime = Arc::clone(&self.runtime);
                 tokio::spawn(async move { runtime.terminate(instance, farewell).await });
             }
+            Effect::Mark(instance) => self.mark(instance),
             Effect::Publish(event) => self.publish(&event),
             Effect::Answer { waiter, answer } => return self.answer(waiter, answer),
             Effect::Persist(change) => {
@@ -282,6 +299,16 @@ impl Actor {
                 })
             });
             scaler.send(Message::Launched { ticket, outcome }).await;
+        });
+    }
+
+    fn mark(&self, instance: InstanceId) {
+        let runtime = Arc::clone(&self.runtime);
+        let scaler = self.scaler.clone();
+        tokio::spawn(async move {
+            let taken = runtime.adopt(instance).await;
+            let answer = Box::new(Event::Marked(instance, taken));
+            scaler.send(Message::Tell(answer)).await;
         });
     }
 

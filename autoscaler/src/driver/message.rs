@@ -8,13 +8,14 @@ use mcp_gateway_api::{
     failure::{ExitReport, Failure},
     ids::{ActivatorId, InstanceId, SessionKey},
     record::SessionUpdate,
+    scaler::ActivatorPod,
     status::Status,
     view::{Lookup, ViewEvent},
 };
 use mcp_gateway_runtime::Launched;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{Ticket, WaiterId};
+use crate::core::{Ticket, WaiterId, event::Event};
 
 /// The answer of a claim on its way.
 pub(super) type Answer = Result<Box<Claimed>, Failure>;
@@ -41,6 +42,8 @@ pub(super) enum Message {
         update: Box<SessionUpdate>,
         reply: oneshot::Sender<Result<(), Failure>>,
     },
+    /// Something else that the core is to know.
+    Tell(Box<Event>),
     Status(oneshot::Sender<Status>),
     Shutdown {
         within: Duration,
@@ -59,8 +62,12 @@ pub(super) enum Aside {
     },
     Subscribed {
         activator: ActivatorId,
+        /// Of one in another process.
+        pod: Option<ActivatorPod>,
         view: mpsc::Sender<ViewEvent>,
     },
+    /// It said goodbye.
+    Left(ActivatorId),
     /// The receiver of that subscription was dropped.
     Unsubscribed {
         activator: ActivatorId,

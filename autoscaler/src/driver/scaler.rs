@@ -1,6 +1,7 @@
 //! The port in its form for one process: a handle that any number of activators share.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use mcp_gateway_api::{
     failure::{Failure, FailureKind},
     ids::{ActivatorId, InstanceId, SessionKey},
     record::SessionUpdate,
-    scaler::Scaler,
+    scaler::{ActivatorPod, PodUid, Restatement, Scaler},
     status::Status,
     view::{Lookup, ViewEvent},
 };
@@ -24,7 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::message::{Answer, Aside, Message};
-use crate::core::WaiterId;
+use crate::core::{WaiterId, event::Event};
 
 /// Most instances whose last words a status asks the runtime for.
 const MAX_TAILS: usize = 64;
@@ -85,6 +86,31 @@ impl InProcessScaler {
             }
         }
         status
+    }
+
+    /// Names the pods in which activators run: now, and again whenever that changes. A leader that took over waits for
+    /// each of them (§11); one that is named no more is gone, with its leases.
+    pub async fn expect(&self, pods: BTreeSet<PodUid>) {
+        self.tell(Event::Expected(pods)).await;
+    }
+
+    async fn tell(&self, event: Event) {
+        // After the end nobody decides anything any more.
+        self.send(Message::Tell(Box::new(event))).await;
+    }
+
+    fn listen(
+        &self,
+        activator: ActivatorId,
+        pod: Option<ActivatorPod>,
+    ) -> mpsc::Receiver<ViewEvent> {
+        let (view, events) = mpsc::channel(self.shared.view_queue);
+        self.say_aside(Aside::Subscribed {
+            activator,
+            pod,
+            view,
+        });
+        events
     }
 
     /// Says something; `false` when the loop has ended.
@@ -165,9 +191,23 @@ impl Scaler for InProcessScaler {
     }
 
     fn subscribe(&self, activator: ActivatorId) -> mpsc::Receiver<ViewEvent> {
-        let (view, events) = mpsc::channel(self.shared.view_queue);
-        self.say_aside(Aside::Subscribed { activator, view });
-        events
+        self.listen(activator, None)
+    }
+
+    fn subscribe_from(
+        &self,
+        activator: ActivatorId,
+        pod: ActivatorPod,
+    ) -> mpsc::Receiver<ViewEvent> {
+        self.listen(activator, Some(pod))
+    }
+
+    async fn restate(&self, restatement: Restatement) {
+        self.tell(Event::Restated(Box::new(restatement))).await;
+    }
+
+    async fn leave(&self, activator: ActivatorId) {
+        self.say_aside(Aside::Left(activator));
     }
 
     async fn report(&self, report: ActivityReport) {

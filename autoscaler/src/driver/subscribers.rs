@@ -10,9 +10,19 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{message::Aside, scaler::InProcessScaler};
 
+/// What the end of a subscription means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hearing {
+    /// The activator was in this process: it is gone.
+    Near,
+    /// It is in another one: it is silent.
+    Far,
+}
+
 #[derive(Debug)]
 struct Subscriber {
     subscription: u64,
+    hearing: Hearing,
     view: mpsc::Sender<ViewEvent>,
     behind: bool,
 }
@@ -38,6 +48,7 @@ impl Subscribers {
     pub(super) fn add(
         &mut self,
         activator: ActivatorId,
+        far: bool,
         view: mpsc::Sender<ViewEvent>,
         all: ViewEvent,
     ) {
@@ -53,6 +64,7 @@ impl Subscribers {
         });
         let subscriber = Subscriber {
             subscription,
+            hearing: if far { Hearing::Far } else { Hearing::Near },
             view,
             behind: false,
         };
@@ -60,13 +72,18 @@ impl Subscribers {
         self.tell(activator, all);
     }
 
-    /// One has dropped its receiver; `false` if it has subscribed again since.
-    pub(super) fn remove(&mut self, activator: ActivatorId, subscription: u64) -> bool {
-        let current = self.by_id.get(&activator);
-        if current.is_none_or(|one| one.subscription != subscription) {
-            return false;
+    /// One has dropped its receiver; `None` if it has subscribed again since.
+    pub(super) fn remove(&mut self, activator: ActivatorId, subscription: u64) -> Option<Hearing> {
+        let current = self.by_id.get(&activator)?;
+        if current.subscription != subscription {
+            return None;
         }
-        self.by_id.remove(&activator).is_some()
+        self.by_id.remove(&activator).map(|one| one.hearing)
+    }
+
+    /// One has said goodbye.
+    pub(super) fn forget(&mut self, activator: ActivatorId) {
+        self.by_id.remove(&activator);
     }
 
     /// One has read everything; `true` if it needs a snapshot.

@@ -7,8 +7,8 @@ use std::{
 
 use mcp_gateway_api::{
     failure::FailureKind,
-    ids::{InstanceId, SessionKey},
-    record::REVIVAL_PERMIT,
+    ids::{ActivatorId, InstanceId, SessionKey},
+    record::{REVIVAL_PERMIT, SharedRecord},
     slot::SlotKey,
     view::{InstanceView, Service},
 };
@@ -62,6 +62,22 @@ counts!(
     activators_left,
     lost_reports,
     late_answers,
+    leaders_lost,
+    takeovers,
+    found,
+    marks,
+    marks_too_late,
+    orders_fenced,
+    late_orders,
+    restated,
+    records_restated,
+    permits_restated,
+    partitions,
+    long_partitions,
+    restarts,
+    pods_gone,
+    old_answers,
+    old_views,
 );
 
 struct Published {
@@ -76,7 +92,7 @@ pub(crate) struct Checks {
     /// Ever published as cut, or ended by itself: leases there may be lost.
     excused: BTreeSet<InstanceId>,
     departed: BTreeSet<InstanceId>,
-    permits: BTreeMap<SessionKey, (Instant, InstanceId)>,
+    permits: BTreeMap<SessionKey, (Instant, InstanceId, ActivatorId)>,
     handed: BTreeSet<SessionKey>,
     ended: BTreeSet<SessionKey>,
 }
@@ -139,15 +155,21 @@ impl Checks {
     }
 
     pub(crate) fn void_permits(&mut self, id: InstanceId) {
-        self.permits.retain(|_, (_, at)| *at != id);
+        self.permits.retain(|_, (_, at, _)| *at != id);
     }
 
     pub(crate) fn end_permit(&mut self, key: SessionKey) {
         self.permits.remove(&key);
     }
 
-    pub(crate) fn permitted(&mut self, key: SessionKey, at: InstanceId, now: Instant) {
-        if let Some((since, on)) = self.permits.insert(key, (now, at)) {
+    pub(crate) fn permitted(
+        &mut self,
+        key: SessionKey,
+        at: InstanceId,
+        to: ActivatorId,
+        now: Instant,
+    ) {
+        if let Some((since, on, _)) = self.permits.insert(key, (now, at, to)) {
             let age = now.saturating_duration_since(since);
             assert!(
                 age >= REVIVAL_PERMIT,
@@ -155,6 +177,34 @@ impl Checks {
             );
         }
         self.counts.permits += 1;
+    }
+
+    /// Its holder cannot use it any more, nor tell of it.
+    pub(crate) fn holder_gone(&mut self, id: ActivatorId) {
+        self.permits.retain(|_, (_, _, to)| *to != id);
+    }
+
+    /// What a leader published says nothing of what the next one does.
+    pub(crate) fn leader_lost(&mut self) {
+        self.counts.leaders_lost += 1;
+        self.published.clear();
+        self.departed.clear();
+    }
+
+    /// Nobody is left who knows better: what ended is known only to these.
+    pub(crate) fn keep_ended(&mut self, known: impl Fn(&SessionKey) -> bool) {
+        self.ended.retain(known);
+    }
+
+    /// Everybody has been heard: what anybody knew to have ended must have ended.
+    pub(crate) fn all_heard(&self, records: &[SharedRecord]) {
+        let ended: BTreeSet<_> = records.iter().filter(|r| r.ended).map(|r| r.key).collect();
+        for key in &self.ended {
+            assert!(
+                ended.contains(key),
+                "it was forgotten that {key:?} has ended"
+            );
+        }
     }
 
     pub(crate) fn handed_out(&mut self, key: SessionKey) {

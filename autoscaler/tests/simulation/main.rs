@@ -1,6 +1,9 @@
 //! The whole control loop in virtual time: the real core among modelled activators, clients and a modelled runtime, all
 //! of which misbehave as the world does. Everything follows from one seed.
 //!
+//! Two forms: one machine, and a cluster, where leaders crash and are replaced, activators are cut off, restart and
+//! vanish with their pods, and what a dead leader ordered and said still arrives.
+//!
 //! What is checked all the time: at most one instance of a slot in service; nothing is ended, and nothing leased, that
 //! would lose an exchange; every claim has exactly one answer, in time; one permit to revive a session at a time; an
 //! ended session stays ended; a session key is handed out once; the core's parts agree. And when the world has become
@@ -16,7 +19,7 @@ mod world;
 
 use std::time::Instant as WallClock;
 
-use world::World;
+use world::{Form, World};
 
 const SEEDS: u64 = 10;
 const STEPS: u64 = 10_000;
@@ -47,11 +50,15 @@ fn nothing_is_lost_doubled_or_left_behind_whatever_happens() {
     let began = wall_clock();
     let mut total = 0;
     let mut sum = checks::Counts::default();
-    for seed in seeds.clone() {
+    let worlds = seeds.clone().flat_map(|seed| {
+        let forms = [Form::OneMachine, Form::Cluster];
+        forms.map(|form| (seed, form))
+    });
+    for (seed, form) in worlds {
         println!(
-            "seed {seed}: reproduce with MCP_GATEWAY_SIM_SEED={seed} MCP_GATEWAY_SIM_STEPS={steps}"
+            "seed {seed}, {form:?}: reproduce with MCP_GATEWAY_SIM_SEED={seed} MCP_GATEWAY_SIM_STEPS={steps}"
         );
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, form);
         world.run(steps);
         world.settle();
         total += world.steps;
@@ -67,13 +74,15 @@ fn nothing_is_lost_doubled_or_left_behind_whatever_happens() {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let run = |seed| {
-        let mut world = World::new(seed);
+    let run = |seed, form| {
+        let mut world = World::new(seed, form);
         world.trace();
         world.run(3_000);
         world.settle();
         (world.steps, world.fingerprint())
     };
-    assert_eq!(run(42), run(42));
-    assert_ne!(run(42).1, run(43).1);
+    for form in [Form::OneMachine, Form::Cluster] {
+        assert_eq!(run(42, form), run(42, form));
+        assert_ne!(run(42, form).1, run(43, form).1);
+    }
 }

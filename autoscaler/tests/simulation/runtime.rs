@@ -1,4 +1,5 @@
-//! A modelled runtime: answers late, or after its instance has spoken; refuses, hangs, crashes; ends what it is told to.
+//! A modelled runtime: answers late, or after its instance has spoken; refuses, hangs, crashes; ends what it is told to,
+//! unless a later leader has taken it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,24 +9,33 @@ use mcp_gateway_api::{
     view::{Endpoint, Reach},
 };
 use mcp_gateway_autoscaler::core::{Ticket, event::Event};
-use mcp_gateway_runtime::{Launched, RuntimeEvent};
+use mcp_gateway_runtime::{Found, FoundStage, LaunchOrder, Launched, RuntimeEvent};
 use rand::{Rng, rngs::StdRng};
 
+#[derive(Default)]
 pub(crate) struct Copy {
     pub(crate) told_to_end: bool,
+    /// What it was launched for; a stranger was launched for nothing.
+    pub(crate) order: Option<LaunchOrder>,
+    pub(crate) running: bool,
+    pub(crate) ready: bool,
+    /// The last leader that has taken it.
+    pub(crate) taken_by: u64,
 }
 
 #[derive(Default)]
 pub(crate) struct Runtime {
     pub(crate) alive: BTreeMap<InstanceId, Copy>,
+    /// In order of creation.
+    created: Vec<InstanceId>,
 }
 
 /// What happens after so long.
 pub(crate) type Plan = Vec<(Duration, Happening)>;
 
 pub(crate) enum Happening {
-    /// Said to the core, whatever has become of the instance.
-    Say(Event),
+    /// Said to that leader, whatever has become of the instance.
+    Say(u64, Event),
     /// Said only while the instance is alive.
     IfAlive(InstanceId, RuntimeEvent),
     /// It ends by itself.
@@ -55,17 +65,29 @@ pub(crate) fn endpoint() -> Endpoint {
 
 impl Runtime {
     /// Launches; says what will happen when.
-    pub(crate) fn launch(&mut self, ticket: Ticket, rng: &mut StdRng, kind: bool) -> Plan {
+    pub(crate) fn launch(
+        &mut self,
+        (epoch, ticket): (u64, Ticket),
+        order: LaunchOrder,
+        rng: &mut StdRng,
+        kind: bool,
+    ) -> Plan {
         let fate = if kind { 99 } else { rng.random_range(0..100) };
         if fate < 5 {
             let outcome = Err(exit("there is no such command"));
             return vec![(
                 ms(rng, 20),
-                Happening::Say(Event::Launched { ticket, outcome }),
+                Happening::Say(epoch, Event::Launched { ticket, outcome }),
             )];
         }
         let id = InstanceId(rng.random());
-        self.alive.insert(id, Copy { told_to_end: false });
+        let copy = Copy {
+            order: Some(order),
+            taken_by: epoch,
+            ..Copy::default()
+        };
+        self.alive.insert(id, copy);
+        self.created.push(id);
         let outcome = Ok(Launched {
             instance: id,
             pid: None,
@@ -80,7 +102,7 @@ impl Runtime {
         let mut plan = vec![
             (
                 answered,
-                Happening::Say(Event::Launched { ticket, outcome }),
+                Happening::Say(epoch, Event::Launched { ticket, outcome }),
             ),
             (running, Happening::IfAlive(id, RuntimeEvent::Running(id))),
         ];
@@ -109,7 +131,7 @@ impl Runtime {
     /// Somebody else's instance speaks: nobody has launched it.
     pub(crate) fn stray(&mut self, rng: &mut StdRng) -> RuntimeEvent {
         let id = InstanceId(rng.random());
-        self.alive.insert(id, Copy { told_to_end: false });
+        self.alive.insert(id, Copy::default());
         if rng.random() {
             RuntimeEvent::Running(id)
         } else {
@@ -117,13 +139,66 @@ impl Runtime {
         }
     }
 
+    /// What a new leader finds, and what it will be told again.
+    pub(crate) fn find(&mut self, rng: &mut StdRng) -> (Vec<Found>, Plan) {
+        self.created.retain(|id| self.alive.contains_key(id));
+        let mut found = vec![];
+        let mut plan = vec![];
+        for (id, copy) in &self.alive {
+            if copy.running || copy.order.is_none() {
+                let again = RuntimeEvent::Running(*id);
+                plan.push((ms(rng, 1_000), Happening::IfAlive(*id, again)));
+            }
+            if copy.ready {
+                let again = RuntimeEvent::Ready(*id, endpoint());
+                plan.push((ms(rng, 3_000), Happening::IfAlive(*id, again)));
+            }
+        }
+        for id in &self.created {
+            let copy = &self.alive[id];
+            let Some(order) = &copy.order else { continue };
+            let stage = match (copy.ready, copy.running) {
+                _ if copy.told_to_end => FoundStage::Ending,
+                (true, _) if rng.random() => FoundStage::Ready(endpoint()),
+                (true, _) | (false, true) => FoundStage::Running,
+                (false, false) => FoundStage::Starting,
+            };
+            found.push(Found {
+                launched: Launched {
+                    instance: *id,
+                    pid: None,
+                    log: None,
+                },
+                backend: order.backend.name.clone(),
+                generation: order.backend.generation,
+                slot: order.slot.clone(),
+                tenant: order.tenant.clone(),
+                stage,
+            });
+        }
+        (found, plan)
+    }
+
+    /// A leader takes one that it found; `false` if it is too late.
+    pub(crate) fn take(&mut self, id: InstanceId, epoch: u64) -> bool {
+        let Some(copy) = self.alive.get_mut(&id) else {
+            return false;
+        };
+        if copy.told_to_end {
+            return false;
+        }
+        copy.taken_by = copy.taken_by.max(epoch);
+        true
+    }
+
     /// Told to end one; says when it will be gone.
     pub(crate) fn terminate(
         &mut self,
         id: InstanceId,
+        epoch: u64,
         rng: &mut StdRng,
     ) -> Option<(Duration, Happening)> {
-        let copy = self.alive.get_mut(&id)?;
+        let copy = self.alive.get_mut(&id).filter(|c| c.taken_by <= epoch)?;
         copy.told_to_end = true;
         // Now and then the order is lost, and has to be given again.
         if rng.random_ratio(1, 50) {

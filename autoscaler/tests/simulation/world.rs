@@ -2,7 +2,7 @@
 //! other, come twice or (reports) not at all.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::Duration,
@@ -17,15 +17,16 @@ use mcp_gateway_api::{
     ids::{ActivatorId, InstanceId, SessionKey, TenantName, UpstreamSession},
     principal::Principal,
     record::{SessionBinding, SessionNews, SessionRef, SessionUpdate},
+    scaler::{ActivatorPod, PodUid},
     slot::{Owner, SlotKey},
     view::{Service, ViewEvent},
 };
 use mcp_gateway_autoscaler::core::{
-    Core, Settings, WaiterId,
+    Core, Settings, Ticket, WaiterId,
     event::{Effect, Event},
     records::RecordLimits,
 };
-use mcp_gateway_runtime::RuntimeEvent;
+use mcp_gateway_runtime::{LaunchOrder, RuntimeEvent};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
@@ -36,6 +37,7 @@ use crate::{
     runtime::{Happening, Runtime, exit, ms},
 };
 
+mod cluster;
 mod mischief;
 mod traffic;
 
@@ -43,15 +45,32 @@ const UNIX: u64 = 1_000_000;
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 enum Act {
+    /// Over the network, to whoever leads when it arrives.
     Core(Event),
+    /// Only to that leader.
+    Leader(u64, Event),
     World(Happening),
-    View(ActivatorId, Box<ViewEvent>),
-    Answer(WaiterId, Result<Box<Claimed>, Failure>),
+    View(ActivatorId, u64, Box<ViewEvent>),
+    Answer(u64, WaiterId, Result<Box<Claimed>, Failure>),
+    Retry(ActivatorId, ClaimRequest, u32),
+    /// What a leader orders, on its way to the runtime.
+    Launch(u64, Ticket, Box<LaunchOrder>),
+    Terminate(u64, InstanceId),
+    Mark(u64, InstanceId),
+    TakeOver,
+    LoseLeader(u64),
+    /// The pods of activators are listed.
+    List(u64),
+    Subscribe(ActivatorId),
+    /// That subscription is found to be broken.
+    Silence(u64, ActivatorId, u64),
+    Heal(ActivatorId),
+    Restate(ActivatorId),
     EndLease(ActivatorId, InstanceId),
     Report(ActivatorId, Option<InstanceId>),
     FullReport(ActivatorId),
     Withdraw(WaiterId),
-    News(SessionUpdate),
+    News(Option<ActivatorId>, SessionUpdate),
     Traffic,
     Chaos,
     Restore(usize),
@@ -60,13 +79,28 @@ enum Act {
     Edit(usize),
 }
 
+/// What is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One leader for ever, and activators in its own process.
+    OneMachine,
+    /// Leaders and activators in pods.
+    Cluster,
+}
+
 pub(crate) struct World {
+    form: Form,
+    seed: u64,
     rng: StdRng,
     now: Instant,
     began: Instant,
     order: u64,
     queue: BTreeMap<(Instant, u64), Act>,
-    core: Core,
+    /// The leader, when there is one.
+    core: Option<Core>,
+    epoch: u64,
+    /// Where activators run.
+    pods: BTreeSet<PodUid>,
     catalog: Catalog,
     generation: u64,
     runtime: Runtime,
@@ -75,6 +109,8 @@ pub(crate) struct World {
     sessions: Vec<Session>,
     next_waiter: u64,
     next_reply: u64,
+    /// News that have not been answered.
+    replies: BTreeMap<u64, (Option<ActivatorId>, SessionUpdate)>,
     quiet: bool,
     /// Of everything the core has said, where that is compared.
     trace: Option<DefaultHasher>,
@@ -83,26 +119,22 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, form: Form) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let catalog = clients::catalog(&mut rng);
         let now = Instant::now();
-        let settings = Settings {
-            max_instances: 10,
-            max_waiters: 1_000,
-            records: RecordLimits::default(),
-            epoch: 1,
-            unix_now: UNIX,
-            seed,
-        };
-        let core = Core::new(settings, now, Arc::new(catalog.clone()), vec![]);
+        let core = Core::new(settings(seed, 1), now, Arc::new(catalog.clone()), vec![]);
         let mut world = Self {
+            form,
+            seed,
             rng,
             now,
             began: now,
             order: 0,
             queue: BTreeMap::new(),
-            core,
+            core: Some(core),
+            epoch: 1,
+            pods: BTreeSet::new(),
             catalog,
             generation: 1,
             runtime: Runtime::default(),
@@ -111,6 +143,7 @@ impl World {
             sessions: vec![],
             next_waiter: 0,
             next_reply: 0,
+            replies: BTreeMap::new(),
             quiet: false,
             trace: None,
             checks: Checks::default(),
@@ -144,10 +177,19 @@ impl World {
             self.pending.values().all(|p| p.answered || p.left),
             "a claim was left waiting"
         );
-        for (what, size) in self.core.sizes() {
+        let core = self.core.as_ref().expect("somebody leads");
+        for (what, size) in core.sizes() {
             assert_eq!(size, 0, "{what} were left behind");
         }
-        assert!(self.core.is_still());
+        assert!(core.is_still() && core.is_complete());
+        assert!(self.replies.is_empty(), "news were not answered");
+        for (id, one) in &self.activators {
+            assert!(core.listens_to(*id), "an activator was forgotten");
+            assert!(
+                one.table.is_empty(),
+                "an activator believes in what is gone"
+            );
+        }
     }
 
     /// Remembers what the core says from now on.
@@ -166,7 +208,7 @@ impl World {
 
     fn next(&mut self) {
         let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
-        let alarm = self.core.next_deadline();
+        let alarm = self.core.as_ref().and_then(Core::next_deadline);
         match (queued, alarm) {
             (Some(at), Some(alarm)) if alarm < at => self.tick(alarm),
             (None, Some(alarm)) => self.tick(alarm),
@@ -190,18 +232,40 @@ impl World {
         match act {
             Act::Core(event) => self.feed(event),
             Act::World(happening) => self.happen(happening),
-            Act::View(to, event) => self.view(to, *event),
-            Act::Answer(waiter, answer) => self.answered(waiter, answer),
+            Act::Leader(epoch, event) => self.to_leader(epoch, event),
+            Act::Launch(epoch, ticket, order) => self.launch(epoch, ticket, *order),
+            Act::Terminate(epoch, id) => self.end(epoch, id),
+            Act::Mark(epoch, id) => self.mark(epoch, id),
+            Act::TakeOver => self.take_over(),
+            Act::LoseLeader(epoch) => {
+                if epoch == self.epoch {
+                    self.lose_leader();
+                }
+            }
+            Act::List(epoch) => {
+                let pods = self.pods.clone();
+                self.to_leader(epoch, Event::Expected(pods));
+            }
+            Act::Subscribe(id) => self.subscribe(id),
+            Act::Silence(epoch, id, subscription) => self.silence(epoch, id, subscription),
+            Act::Heal(id) => self.heal(id),
+            Act::Restate(id) => self.restate(id),
+            Act::Retry(at, request, tries) => self.claim_again(at, request, tries),
+            Act::View(to, epoch, event) => self.view(to, epoch, *event),
+            Act::Answer(epoch, waiter, answer) => self.answered(epoch, waiter, answer),
             Act::EndLease(activator, instance) => self.end_lease(activator, instance),
             Act::Report(from, only) => self.report(from, false, only),
             Act::FullReport(from) => {
                 self.report(from, true, None);
-                if self.activators.contains_key(&from) {
+                if let Some(one) = self.activators.get(&from) {
+                    if one.is_asked {
+                        self.restate(from);
+                    }
                     self.later(REPORT_EVERY, Act::FullReport(from));
                 }
             }
             Act::Withdraw(waiter) => self.withdraw(waiter),
-            Act::News(update) => self.news(update),
+            Act::News(from, update) => self.news(from, update),
             Act::Traffic => {
                 if !self.quiet {
                     self.traffic();
@@ -232,6 +296,9 @@ impl World {
     }
 
     fn feed(&mut self, event: Event) {
+        if self.core.is_none() {
+            return;
+        }
         self.steps += 1;
         if let Event::Record { update, .. } = &event {
             match update.news {
@@ -257,12 +324,19 @@ impl World {
                 .iter()
                 .for_each(|key| self.checks.taken_back(*key));
         }
-        let effects = self.core.step(self.now, event);
+        let core = self.core.as_mut().expect("somebody leads");
+        let was_complete = core.is_complete();
+        let effects = core.step(self.now, event);
+        let heard = !was_complete && core.is_complete();
         for effect in effects {
             if let Some(trace) = &mut self.trace {
                 format!("{:?} {effect:?}", self.now - self.began).hash(trace);
             }
             self.effect(effect);
+        }
+        if heard && let ViewEvent::Snapshot { records, .. } = self.snapshot() {
+            self.keep_ended();
+            self.checks.all_heard(&records);
         }
         if self.steps.is_multiple_of(50) {
             self.audit();
@@ -270,24 +344,44 @@ impl World {
     }
 
     fn audit(&self) {
-        if let Err(what) = self.core.audit() {
+        if let Some(Err(what)) = self.core.as_ref().map(Core::audit) {
             panic!("after {} steps: {what}", self.steps);
         }
     }
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Launch { ticket, .. } => {
+            Effect::Launch { ticket, order } => {
                 self.checks.counts.launches += 1;
-                let plan = self.runtime.launch(ticket, &mut self.rng, self.quiet);
-                for (after, happening) in plan {
-                    if after > Duration::from_secs(400) {
-                        self.checks.counts.late_answers += 1;
+                match self.form {
+                    Form::OneMachine => self.launch(self.epoch, ticket, *order),
+                    Form::Cluster => {
+                        let after = self.lag();
+                        self.later(after, Act::Launch(self.epoch, ticket, order));
                     }
-                    self.later(after, Act::World(happening));
                 }
             }
-            Effect::Terminate(id, _) => self.terminated(id),
+            Effect::Mark(id) => {
+                let after = self.lag();
+                self.later(after, Act::Mark(self.epoch, id));
+            }
+            Effect::Terminate(id, _) => {
+                self.checks.counts.terminates += 1;
+                let complete = self.core.as_ref().is_some_and(Core::is_complete);
+                assert!(complete, "ended before everybody was heard");
+                self.assert_unleased(id);
+                match self.form {
+                    Form::OneMachine => self.end(self.epoch, id),
+                    Form::Cluster => {
+                        // An order may take longer than its leader lives.
+                        let after = self.lag() + self.lag();
+                        self.later(after, Act::Terminate(self.epoch, id));
+                        if !self.quiet && self.rng.random_ratio(1, 30) {
+                            self.later(Duration::ZERO, Act::LoseLeader(self.epoch));
+                        }
+                    }
+                }
+            }
             Effect::Publish(event) => self.published(*event),
             Effect::Answer { waiter, answer } => {
                 let pending = self.pending.get_mut(&waiter).expect("somebody asked");
@@ -296,9 +390,10 @@ impl World {
                 Checks::in_time(self.now - pending.asked, pending.request.budget);
                 self.check_answer(waiter, &answer);
                 let after = self.lag() / 4;
-                self.later(after, Act::Answer(waiter, answer));
+                self.later(after, Act::Answer(self.epoch, waiter, answer));
             }
-            Effect::Recorded { .. } | Effect::Persist(_) | Effect::Note(_) => {}
+            Effect::Recorded { reply, .. } => self.recorded(reply),
+            Effect::Persist(_) | Effect::Note(_) => {}
         }
     }
 
@@ -316,18 +411,53 @@ impl World {
                     self.checks.handed_out(key);
                 }
                 if let Purpose::Session { session, .. } = &request.purpose {
-                    self.checks.may_be_served(session.key);
+                    if self.core.as_ref().is_some_and(Core::is_complete) {
+                        self.checks.may_be_served(session.key);
+                    }
                     if claimed.standing == Standing::Revive {
-                        self.checks
-                            .permitted(session.key, claimed.instance.id, self.now);
+                        let (id, to) = (claimed.instance.id, self.pending[&waiter].activator);
+                        self.checks.permitted(session.key, id, to, self.now);
                     }
                 }
             }
         }
     }
 
-    fn terminated(&mut self, id: InstanceId) {
-        self.checks.counts.terminates += 1;
+    fn launch(&mut self, epoch: u64, ticket: Ticket, order: LaunchOrder) {
+        if epoch < self.epoch {
+            self.checks.counts.late_orders += 1;
+        }
+        let plan = self
+            .runtime
+            .launch((epoch, ticket), order, &mut self.rng, self.quiet);
+        for (after, happening) in plan {
+            if after > Duration::from_secs(400) {
+                self.checks.counts.late_answers += 1;
+            }
+            self.later(after, Act::World(happening));
+        }
+    }
+
+    /// An order to end an instance reaches the runtime.
+    fn end(&mut self, epoch: u64, id: InstanceId) {
+        if epoch < self.epoch {
+            self.checks.counts.late_orders += 1;
+        }
+        let taken = self.runtime.alive.get(&id).map(|copy| copy.taken_by);
+        if taken.is_some_and(|by| by > epoch) {
+            self.checks.counts.orders_fenced += 1;
+            return;
+        }
+        self.assert_unleased(id);
+        let end = self.runtime.terminate(id, epoch, &mut self.rng);
+        match end {
+            Some((after, happening)) => self.later(after, Act::World(happening)),
+            // A lost order to an instance that nobody knows is nobody's to repeat but the runtime's own.
+            None => self.later(Duration::from_secs(1_000), Act::World(Happening::Crash(id))),
+        }
+    }
+
+    fn assert_unleased(&self, id: InstanceId) {
         if !self.checks.is_excused(id) {
             for activator in self.activators.values() {
                 assert_eq!(
@@ -337,12 +467,10 @@ impl World {
                 );
             }
         }
-        let end = self.runtime.terminate(id, &mut self.rng);
-        match end {
-            Some((after, happening)) => self.later(after, Act::World(happening)),
-            // A lost order to an instance that nobody knows is nobody's to repeat but the runtime's own.
-            None => self.later(Duration::from_secs(1_000), Act::World(Happening::Crash(id))),
-        }
+    }
+
+    fn snapshot(&self) -> ViewEvent {
+        self.core.as_ref().expect("somebody leads").snapshot()
     }
 
     fn published(&mut self, event: ViewEvent) {
@@ -361,11 +489,15 @@ impl World {
             }
             ViewEvent::Snapshot { .. } | ViewEvent::Forget(_) => {}
         }
-        let all: Vec<_> = self.activators.keys().copied().collect();
+        let listen = self
+            .activators
+            .iter()
+            .filter(|(_, one)| self.form == Form::OneMachine || one.listens);
+        let all: Vec<_> = listen.map(|(id, _)| *id).collect();
         for to in all {
             for _ in 0..self.copies() {
                 let after = self.lag();
-                self.later(after, Act::View(to, Box::new(event.clone())));
+                self.later(after, Act::View(to, self.epoch, Box::new(event.clone())));
             }
         }
     }
@@ -387,9 +519,14 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Say(event) => self.feed(event),
+            Happening::Say(epoch, event) => self.to_leader(epoch, event),
             Happening::IfAlive(id, event) => {
-                if self.runtime.alive.contains_key(&id) {
+                if let Some(copy) = self.runtime.alive.get_mut(&id) {
+                    match &event {
+                        RuntimeEvent::Running(_) => copy.running = true,
+                        RuntimeEvent::Ready(..) => copy.ready = true,
+                        RuntimeEvent::Warning(..) | RuntimeEvent::Exited(..) => {}
+                    }
                     self.feed(Event::Runtime(event));
                 }
             }
@@ -405,16 +542,32 @@ impl World {
         }
     }
 
-    fn view(&mut self, to: ActivatorId, event: ViewEvent) {
+    fn view(&mut self, to: ActivatorId, epoch: u64, event: ViewEvent) {
         let Some(activator) = self.activators.get_mut(&to) else {
             return;
         };
-        for ack in activator.apply(event, self.now) {
+        if epoch < activator.epoch {
+            self.checks.counts.old_views += 1;
+        }
+        let leased: Vec<_> = activator.leased().collect();
+        let acks = activator.apply(epoch, event, self.now);
+        for id in leased {
+            let kept = activator.leases(id) > 0 || self.checks.is_excused(id);
+            assert!(kept, "the exchanges on {id:?} were cut by the view");
+        }
+        if std::mem::take(&mut activator.is_new_to_leader) {
+            let after = self.lag();
+            self.later(after, Act::Restate(to));
+        }
+        for ack in acks {
             self.send_ack(ack);
         }
     }
 
     fn send_ack(&mut self, ack: DrainAck) {
+        if !self.reaches(ack.activator) {
+            return;
+        }
         for _ in 0..self.copies() {
             let after = self.lag();
             self.later(after, Act::Core(Event::Ack(ack.clone())));
@@ -425,6 +578,9 @@ impl World {
         let Some(activator) = self.activators.get_mut(&from) else {
             return;
         };
+        if activator.pod.is_some() && !activator.listens {
+            return;
+        }
         let report = activator.report(full, only, self.now);
         if !self.quiet && self.rng.random_ratio(1, 10) {
             self.checks.counts.lost_reports += 1;
@@ -434,6 +590,17 @@ impl World {
             let after = self.lag();
             self.later(after, Act::Core(Event::Report(report.clone())));
         }
+    }
+}
+
+fn settings(seed: u64, epoch: u64) -> Settings {
+    Settings {
+        max_instances: 10,
+        max_waiters: 1_000,
+        records: RecordLimits::default(),
+        epoch,
+        unix_now: UNIX,
+        seed: seed + epoch,
     }
 }
 

@@ -9,10 +9,12 @@ use crate::core::{
     slot::{self, SlotInput, SlotPhase},
 };
 
-const PHASES: [Phase; 8] = [
+const PHASES: [Phase; 10] = [
     Phase::Launching,
     Phase::Abandoned,
     Phase::Starting,
+    Phase::Adopted,
+    Phase::Doomed,
     Phase::Ready,
     Phase::IdleDraining,
     Phase::Retiring,
@@ -20,9 +22,11 @@ const PHASES: [Phase; 8] = [
     Phase::Stopping,
 ];
 
-const INPUTS: [Input; 9] = [
+const INPUTS: [Input; 11] = [
     Input::Created,
     Input::Accepts,
+    Input::Found,
+    Input::Condemn,
     Input::GaveUp,
     Input::Idle,
     Input::Demand,

@@ -6,6 +6,7 @@ use mcp_gateway_api::{
     record::{
         MAX_RECORD_TEXT, MAX_SUBSCRIPTIONS, SessionBinding, SessionNews, SessionRef, SessionUpdate,
     },
+    view::Stamp,
 };
 use proptest::prelude::*;
 
@@ -34,26 +35,42 @@ fn level() -> SessionNews {
 #[test]
 fn records_are_bounded_for_each_tenant_and_in_the_whole() {
     let mut records = records(3, 2);
-    records.apply(&update(1, "red", level())).unwrap();
-    records.apply(&update(2, "red", level())).unwrap();
-    let full = records.apply(&update(3, "red", level())).unwrap_err();
+    records
+        .apply(&update(1, "red", level()), Stamp::default())
+        .unwrap();
+    records
+        .apply(&update(2, "red", level()), Stamp::default())
+        .unwrap();
+    let full = records
+        .apply(&update(3, "red", level()), Stamp::default())
+        .unwrap_err();
     assert_eq!(full.kind, FailureKind::Capacity);
     // What is there may still change.
     records
-        .apply(&update(2, "red", SessionNews::Asleep))
+        .apply(&update(2, "red", SessionNews::Asleep), Stamp::default())
         .unwrap();
-    records.apply(&update(3, "blue", level())).unwrap();
-    assert!(records.apply(&update(4, "blue", level())).is_err());
+    records
+        .apply(&update(3, "blue", level()), Stamp::default())
+        .unwrap();
+    assert!(
+        records
+            .apply(&update(4, "blue", level()), Stamp::default())
+            .is_err()
+    );
     assert_eq!(records.pop_expired(101), Some(SessionKey([1; 24])));
-    records.apply(&update(4, "blue", level())).unwrap();
+    records
+        .apply(&update(4, "blue", level()), Stamp::default())
+        .unwrap();
 }
 
 #[test]
 fn an_ended_session_keeps_nothing_and_takes_no_more_news() {
     let mut records = records(9, 9);
-    records.apply(&update(1, "red", level())).unwrap();
+    records
+        .apply(&update(1, "red", level()), Stamp::default())
+        .unwrap();
     let ended = records
-        .apply(&update(1, "red", SessionNews::Ended))
+        .apply(&update(1, "red", SessionNews::Ended), Stamp::default())
         .unwrap()
         .unwrap();
     assert!(ended.ended && ended.log_level.is_none());
@@ -61,10 +78,12 @@ fn an_ended_session_keeps_nothing_and_takes_no_more_news() {
         instance: InstanceId(1),
         upstream: UpstreamSession("u".into()),
     });
-    let refused = records.apply(&update(1, "red", late)).unwrap_err();
+    let refused = records
+        .apply(&update(1, "red", late), Stamp::default())
+        .unwrap_err();
     assert_eq!(refused.kind, FailureKind::SessionGone);
     assert_eq!(
-        records.apply(&update(1, "red", SessionNews::Ended)),
+        records.apply(&update(1, "red", SessionNews::Ended), Stamp::default()),
         Ok(None)
     );
 }
@@ -76,7 +95,10 @@ fn news_that_change_nothing_make_no_record() {
     let unsubscribed = SessionNews::Unsubscribed("file:///a".into());
     let failed = SessionNews::RevivalFailed { retry: true };
     for news in [opened, unsubscribed, failed] {
-        assert_eq!(records.apply(&update(1, "red", news)), Ok(None));
+        assert_eq!(
+            records.apply(&update(1, "red", news), Stamp::default()),
+            Ok(None)
+        );
     }
     assert!(records.is_empty());
 }
@@ -87,23 +109,38 @@ fn texts_and_subscriptions_are_bounded() {
     let long = "x".repeat(MAX_RECORD_TEXT + 1);
     assert!(
         records
-            .apply(&update(1, "red", SessionNews::LogLevel(long.clone())))
+            .apply(
+                &update(1, "red", SessionNews::LogLevel(long.clone())),
+                Stamp::default()
+            )
             .is_err()
     );
     assert!(
         records
-            .apply(&update(1, "red", SessionNews::Subscribed(long)))
+            .apply(
+                &update(1, "red", SessionNews::Subscribed(long)),
+                Stamp::default()
+            )
             .is_err()
     );
     for n in 0..MAX_SUBSCRIPTIONS {
         let news = SessionNews::Subscribed(format!("file:///{n}"));
-        records.apply(&update(1, "red", news)).unwrap();
+        records
+            .apply(&update(1, "red", news), Stamp::default())
+            .unwrap();
     }
     let more = SessionNews::Subscribed("file:///more".into());
-    assert!(records.apply(&update(1, "red", more)).is_err());
+    assert!(
+        records
+            .apply(&update(1, "red", more), Stamp::default())
+            .is_err()
+    );
     // One it has already is no more.
     let again = SessionNews::Subscribed("file:///0".into());
-    assert_eq!(records.apply(&update(1, "red", again)), Ok(None));
+    assert_eq!(
+        records.apply(&update(1, "red", again), Stamp::default()),
+        Ok(None)
+    );
 }
 
 fn news() -> impl Strategy<Value = SessionNews> {
@@ -128,7 +165,7 @@ proptest! {
             if remove {
                 records.remove(&SessionKey([n; 24]));
             } else {
-                let _ = records.apply(&update(n, tenant, news));
+                let _ = records.apply(&update(n, tenant, news), Stamp::default());
             }
             prop_assert_eq!(records.iter().count(), records.len());
             prop_assert!(records.len() <= 4);

@@ -81,6 +81,7 @@ fn launches(effects: &[Effect]) -> Vec<Ticket> {
     let tickets = effects.iter().filter_map(|effect| match effect {
         Effect::Launch { ticket, .. } => Some(*ticket),
         Effect::Terminate(..)
+        | Effect::Mark(_)
         | Effect::Publish(_)
         | Effect::Answer { .. }
         | Effect::Persist(_)
@@ -94,6 +95,7 @@ fn terminated(effects: &[Effect]) -> Vec<InstanceId> {
     let ids = effects.iter().filter_map(|effect| match effect {
         Effect::Terminate(id, _) => Some(*id),
         Effect::Launch { .. }
+        | Effect::Mark(_)
         | Effect::Publish(_)
         | Effect::Answer { .. }
         | Effect::Persist(_)

@@ -4,11 +4,14 @@ use super::*;
 
 impl World {
     pub(super) fn join(&mut self) {
+        if self.form == Form::Cluster {
+            return self.join_from_pod();
+        }
         let id = ActivatorId(self.rng.random());
-        self.activators.insert(id, Activator::new(id));
+        self.activators.insert(id, Activator::new(id, None));
         self.feed(Event::Joined(id));
-        let all = self.core.snapshot();
-        self.view(id, all);
+        let all = self.snapshot();
+        self.view(id, 1, all);
         self.later(REPORT_EVERY, Act::FullReport(id));
     }
 
@@ -17,6 +20,13 @@ impl World {
             return;
         };
         self.checks.counts.activators_left += 1;
+        self.die(id);
+        let after = ms(&mut self.rng, 50);
+        self.later(after, Act::Core(Event::Left(id)));
+    }
+
+    /// An activator's process ends, and its clients lose their connections.
+    pub(super) fn die(&mut self, id: ActivatorId) {
         self.activators.remove(&id);
         let asked = self.pending.iter_mut().filter(|(_, p)| p.activator == id);
         let mut waiting = vec![];
@@ -29,8 +39,6 @@ impl World {
         for waiter in waiting {
             self.feed(Event::Withdrawn(waiter));
         }
-        let after = ms(&mut self.rng, 50);
-        self.later(after, Act::Core(Event::Left(id)));
     }
 
     pub(super) fn some_activator(&mut self) -> Option<ActivatorId> {
@@ -40,10 +48,15 @@ impl World {
 
     pub(super) fn chaos(&mut self) {
         let of = self.rng.random_range(0..clients::NAMES.len());
+        if self.form == Form::Cluster && self.rng.random_ratio(1, 2) {
+            return self.cluster_chaos();
+        }
         match self.rng.random_range(0..12) {
             0..2 => {
-                self.leave();
-                self.join();
+                if self.form == Form::OneMachine {
+                    self.leave();
+                    self.join();
+                }
             }
             2..4 => {
                 let stray = self.runtime.stray(&mut self.rng);

@@ -63,7 +63,7 @@ impl World {
             }
         }
         if self.rng.random_ratio(1, 30) {
-            self.send_news(&session.about, SessionNews::Asleep);
+            self.send_news(Some(at), &session.about, SessionNews::Asleep);
         }
     }
 
@@ -74,18 +74,32 @@ impl World {
         let n = self.rng.random_range(0..self.sessions.len());
         let about = self.sessions[n].about.clone();
         self.checks.counts.sessions_ended += 1;
-        self.send_news(&about, SessionNews::Ended);
+        self.send_news(None, &about, SessionNews::Ended);
     }
 
-    pub(super) fn send_news(&mut self, session: &SessionRef, news: SessionNews) {
+    /// `None`: by whatever way there is.
+    pub(super) fn send_news(
+        &mut self,
+        from: Option<ActivatorId>,
+        session: &SessionRef,
+        news: SessionNews,
+    ) {
         let after = ms(&mut self.rng, 20);
         let session = session.clone();
-        self.later(after, Act::News(SessionUpdate { session, news }));
+        self.later(after, Act::News(from, SessionUpdate { session, news }));
     }
 
-    pub(super) fn news(&mut self, update: SessionUpdate) {
+    /// Sent until it is answered, as long as its sender lives.
+    pub(super) fn news(&mut self, from: Option<ActivatorId>, update: SessionUpdate) {
+        if from.is_some_and(|id| !self.activators.contains_key(&id)) {
+            return;
+        }
+        if self.core.is_none() || from.is_some_and(|id| !self.reaches(id)) {
+            return self.later(Duration::from_millis(300), Act::News(from, update));
+        }
         self.next_reply += 1;
         let reply = self.next_reply;
+        self.replies.insert(reply, (from, update.clone()));
         self.feed(Event::Record { reply, update });
     }
 
@@ -101,6 +115,18 @@ impl World {
     }
 
     pub(super) fn claim_again(&mut self, at: ActivatorId, request: ClaimRequest, tries: u32) {
+        if !self.activators.contains_key(&at) {
+            return;
+        }
+        if !self.reaches(at) {
+            if tries < 10 && !self.quiet {
+                self.later(
+                    Duration::from_millis(300),
+                    Act::Retry(at, request, tries + 1),
+                );
+            }
+            return;
+        }
         self.checks.counts.claims += 1;
         self.next_waiter += 1;
         let waiter = WaiterId(self.next_waiter);
@@ -136,7 +162,12 @@ impl World {
     }
 
     /// An answer reaches its asker, if it is still there.
-    pub(super) fn answered(&mut self, waiter: WaiterId, answer: Result<Box<Claimed>, Failure>) {
+    pub(super) fn answered(
+        &mut self,
+        epoch: u64,
+        waiter: WaiterId,
+        answer: Result<Box<Claimed>, Failure>,
+    ) {
         let pending = self.pending.remove(&waiter).expect("somebody asked");
         let session = match &pending.request.purpose {
             Purpose::Session { session, .. } => Some(session.clone()),
@@ -146,18 +177,37 @@ impl World {
             return;
         };
         let at = pending.activator;
-        if pending.left || !self.activators.contains_key(&at) {
+        let unheard = self.activators.get(&at).is_none_or(|one| one.cut_off);
+        if pending.left || unheard {
             let session = session.map(|session| session.key);
-            return self.feed(Event::Undelivered { session, claimed });
+            return self.to_leader(epoch, Event::Undelivered { session, claimed });
         }
         let id = claimed.instance.id;
         let activator = self.activators.get_mut(&at).expect("it is there");
+        if epoch < activator.epoch {
+            // Thrown away, and asked again.
+            self.checks.counts.old_answers += 1;
+            if let (Standing::Revive, Some(session)) = (&claimed.standing, &session) {
+                self.checks.end_permit(session.key);
+            }
+            return self.claim_again(at, pending.request, pending.tries + 1);
+        }
+        activator.epoch = epoch;
+        let before = activator.gone.get(&id);
+        assert!(
+            before.is_none_or(|heard| *heard >= epoch),
+            "answered with what was gone under an earlier leader"
+        );
         if let Some(ack) = activator.know(claimed.instance.clone(), self.now) {
             self.send_ack(ack);
         }
         if !self.activators[&at].is_open(id) {
             if let (Standing::Revive, Some(session)) = (&claimed.standing, &session) {
-                self.send_news(session, SessionNews::RevivalFailed { retry: true });
+                self.send_news(
+                    Some(at),
+                    session,
+                    SessionNews::RevivalFailed { retry: true },
+                );
             }
             if pending.tries < 3 && !self.quiet {
                 self.claim_again(at, pending.request, pending.tries + 1);
@@ -166,7 +216,7 @@ impl World {
         }
         self.lease(at, id);
         match (&claimed.standing, session) {
-            (Standing::Revive, Some(session)) => self.revive(&session, id),
+            (Standing::Revive, Some(session)) => self.revive(at, &session, id),
             (Standing::Bound(_), _) => self.checks.counts.bound += 1,
             (Standing::Fresh | Standing::Revive, _) => {}
         }
@@ -177,16 +227,19 @@ impl World {
         }
     }
 
-    pub(super) fn revive(&mut self, session: &SessionRef, id: InstanceId) {
+    pub(super) fn revive(&mut self, at: ActivatorId, session: &SessionRef, id: InstanceId) {
+        let activator = self.activators.get_mut(&at).expect("it is there");
+        activator.permits.insert(session.key, (id, self.now));
+        let from = Some(at);
         match self.rng.random_range(0..20) {
             0 => self.checks.counts.permits_lost += 1,
             1..3 => {
                 self.checks.counts.revival_failed += 1;
-                self.send_news(session, SessionNews::RevivalFailed { retry: true });
+                self.send_news(from, session, SessionNews::RevivalFailed { retry: true });
             }
             3 => {
                 self.checks.counts.revival_failed += 1;
-                self.send_news(session, SessionNews::RevivalFailed { retry: false });
+                self.send_news(from, session, SessionNews::RevivalFailed { retry: false });
             }
             _ => {
                 self.checks.counts.revived += 1;
@@ -194,7 +247,7 @@ impl World {
                     instance: id,
                     upstream: UpstreamSession("revived".into()),
                 };
-                self.send_news(session, SessionNews::Revived(binding));
+                self.send_news(from, session, SessionNews::Revived(binding));
             }
         }
     }
@@ -207,7 +260,7 @@ impl World {
             tenant: request.tenant.clone(),
             expires_at: UNIX + 1_000_000_000,
         };
-        self.send_news(&about, SessionNews::Opened(home));
+        self.send_news(None, &about, SessionNews::Opened(home));
         let subject = ["ann", "bob"]
             .map(|who| principal_of(&request.tenant, who))
             .into_iter()
