@@ -3,11 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mcp_gateway_api::{
-    backend::Backend,
-    policy::{Isolation, OnIdle},
-    record::{SessionNews, SessionUpdate},
-};
+use mcp_gateway_api::{backend::Backend, policy::Isolation};
 use tokio::time::Instant;
 
 use crate::{
@@ -81,21 +77,6 @@ fn release(gateway: &Gateway, backend: &Arc<Backend>, session: &Arc<Session>) {
     let Some(binding) = session.release(backend.policy.session_idle_timeout) else {
         return;
     };
-    let expires = backend.policy.on_idle == OnIdle::Expire;
-    let news = if expires {
-        SessionNews::Ended
-    } else {
-        SessionNews::Asleep
-    };
-    news::record(
-        gateway,
-        SessionUpdate {
-            session: session.about().clone(),
-            news,
-        },
-    );
-    if expires {
-        gateway.sessions.end(&session.about().key);
-    }
+    news::let_go(gateway, session.about());
     goodbye::say(gateway, lease, binding.upstream);
 }

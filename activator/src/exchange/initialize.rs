@@ -1,11 +1,9 @@
 //! `initialize`: the one answer that is read, up to its result, before its headers are sent, because the session id in
 //! them says what was negotiated. The bytes pass as they are.
 
-use std::sync::Arc;
-
 use axum::{
     body::Body,
-    http::{HeaderValue, Method, Response},
+    http::{HeaderValue, Response},
 };
 use bytes::Bytes;
 use mcp_gateway_api::{
@@ -24,12 +22,11 @@ use super::{
     claim::{self, Got, server_timing},
     goodbye::Unclaimed,
     opened::unix_now,
-    slots,
+    session, sessionless, slots,
 };
 use crate::{
     edge::headers::SESSION_ID,
-    forward::{self, Marks, Outbound, Undelivered, answer::Answer, response::Tap},
-    lease::Lease,
+    forward::{self, Marks, Undelivered, response::Tap},
     session::{
         handshake::{Handshake, fingerprint},
         sealed::SealedSession,
@@ -56,8 +53,10 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
             .as_ref()
             .and_then(|_| server_timing(&got.claimed, since.elapsed(), None));
         let instance = got.lease.instance();
-        let (key, life) = (got.claimed.session, got.lease.life());
-        match send(x, got.lease).await {
+        let (key, mut life) = (got.claimed.session, got.lease.life());
+        // A client that leaves from here on has no use for the session that its server may open.
+        let opens = Unclaimed::new(&x.gateway, &got.lease);
+        match sessionless::send(x, got.lease, Some(opens)).await {
             Ok(response) => {
                 let mut response = seal(x, response, instance, key).await?;
                 if let Some(timing) = timing {
@@ -66,12 +65,7 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
                 return Ok(response);
             }
             Err(Undelivered::Unreachable(failure)) => {
-                let mut life = life;
-                let over = life.wait_for(|life| life.is_over());
-                let ended = tokio::time::timeout(x.gateway.config.lost_grace, over)
-                    .await
-                    .is_ok();
-                if last || !ended {
+                if last || !session::ends_soon(x, &mut life).await {
                     return Err(failure);
                 }
             }
@@ -94,30 +88,6 @@ async fn wait(x: &Exchange) -> Result<Got, Failure> {
     );
     let _held = claim::hold(x, &slot)?;
     claim::claim(&x.gateway, caller, Purpose::Initialize, x.arrived).await
-}
-
-async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> {
-    let answer = Answer {
-        // A client that leaves from here on has no use for the session that its server may open.
-        unclaimed: Some(Unclaimed::new(&x.gateway, &lease)),
-        lease,
-        message: Arc::clone(&x.message),
-        begun: None,
-        deadline: x.deadline(),
-        outlives: true,
-        news: Vec::new(),
-        operation: x.operation(),
-    };
-    let outbound = Outbound {
-        method: Method::POST,
-        headers: &x.headers,
-        query: x.uri.query(),
-        body: x.body.clone(),
-        session: None,
-        owner: None,
-        turn: None,
-    };
-    forward::send(&x.gateway, outbound, answer).await
 }
 
 /// Gives the client a sealed id for the one that the server issued, if it issued one with a result.

@@ -19,8 +19,7 @@ use mcp_gateway_api::{
 use super::{
     Answered, Exchange, accepted, claim,
     news::{Awaited, News},
-    session,
-    sessionless::{cold, warm},
+    sessionless::{at_once, cold},
     slots,
 };
 use crate::{
@@ -33,19 +32,8 @@ use crate::{
 
 /// Answers it.
 pub(super) async fn answer(x: &Exchange) -> Answered {
-    if let Some(lease) = warm(x) {
-        let mut life = lease.life();
-        match send(x, lease).await {
-            Ok(response) => return Ok(forward::into_body(response)),
-            Err(Undelivered::Unreachable(failure)) => {
-                if !session::ends_soon(x, &mut life).await {
-                    return Err(failure);
-                }
-            }
-            Err(done @ (Undelivered::Failed(_) | Undelivered::Released)) => {
-                return Err(done.into_failure());
-            }
-        }
+    if let Some(response) = at_once(x, |lease| send(x, lease)).await? {
+        return Ok(forward::into_body(response));
     }
     if x.message.is_silent() {
         return Ok(accepted());

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mcp_gateway_api::{
     failure::Failure,
     ids::SessionKey,
+    policy::OnIdle,
     record::{SessionNews, SessionRef, SessionUpdate},
 };
 use parking_lot::Mutex;
@@ -132,6 +133,26 @@ pub(crate) fn record(gateway: &Gateway, update: SessionUpdate) {
         reply: None,
     };
     enqueue(gateway, &mut writing, key, job);
+}
+
+/// A session no longer lives where it did, though its instance goes on: asleep where sessions are revived, ended where
+/// they are not.
+pub(crate) fn let_go(gateway: &Gateway, session: &SessionRef) {
+    let catalog = gateway.deps.catalog.borrow().get(&session.backend).cloned();
+    let expires = catalog.is_some_and(|backend| backend.policy.on_idle == OnIdle::Expire);
+    let news = if expires {
+        SessionNews::Ended
+    } else {
+        SessionNews::Asleep
+    };
+    let update = SessionUpdate {
+        session: session.clone(),
+        news,
+    };
+    record(gateway, update);
+    if expires {
+        gateway.sessions.end(&session.key);
+    }
 }
 
 /// Writes news of a session, after all news of it that came before, and waits until it is kept. The own table knows then.

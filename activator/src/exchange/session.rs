@@ -83,8 +83,13 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         };
         let mut life = ready.lease.life();
         match send(x, &opened, ready, Method::POST).await {
-            // That it sleeps is on its way to the control plane, and written before the claim that follows.
-            Ok(response) if !last && is_lost(&response) && revives(x) => {}
+            // That it sleeps is on its way to the control plane, and written before the claim that follows. Should the next
+            // child be lost as well, the session has still not ended.
+            Ok(response) if is_lost(&response) && revives(x) => {
+                if last {
+                    break;
+                }
+            }
             Ok(response) => return Ok(finish(x, &opened, response)),
             Err(Undelivered::Released) if !last => {}
             Err(Undelivered::Unreachable(_)) if !last && ends_soon(x, &mut life).await => {}

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use axum::http::{Method, Response};
-use mcp_gateway_api::claim::Purpose;
+use mcp_gateway_api::{claim::Purpose, failure::Failure};
 use tokio::time::Instant;
 
 use super::{
     Answered, Exchange, accepted,
     claim::{self, server_timing},
+    goodbye::Unclaimed,
     ping, pong, session, slots,
 };
 use crate::{
@@ -19,19 +20,8 @@ use crate::{
 
 /// Answers it.
 pub(super) async fn answer(x: &Exchange) -> Answered {
-    if let Some(lease) = warm(x) {
-        let mut life = lease.life();
-        match send(x, lease).await {
-            Ok(response) => return Ok(forward::into_body(response)),
-            Err(Undelivered::Unreachable(failure)) => {
-                if !session::ends_soon(x, &mut life).await {
-                    return Err(failure);
-                }
-            }
-            Err(done @ (Undelivered::Failed(_) | Undelivered::Released)) => {
-                return Err(done.into_failure());
-            }
-        }
+    if let Some(response) = at_once(x, |lease| send(x, lease, None)).await? {
+        return Ok(forward::into_body(response));
     }
     if x.message.is_silent() {
         return Ok(accepted());
@@ -40,7 +30,7 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         return Ok(pong(id));
     }
     let (lease, timing) = cold(x, Purpose::Exchange).await?;
-    let sent = send(x, lease).await;
+    let sent = send(x, lease, None).await;
     let mut response = sent.map_err(Undelivered::into_failure)?;
     if let Some(timing) = timing {
         response.headers_mut().insert("server-timing", timing);
@@ -48,8 +38,31 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
     Ok(forward::into_body(response))
 }
 
+/// Sends the message to the instance of the caller's slot, if that can be used right now. `None`: there is none, or it
+/// took no connection and has ended.
+///
+/// # Errors
+/// No answer, and the message may have been carried out.
+pub(super) async fn at_once(
+    x: &Exchange,
+    send: impl AsyncFnOnce(Lease) -> Result<Response<Tap>, Undelivered>,
+) -> Result<Option<Response<Tap>>, Failure> {
+    let Some(lease) = warm(x) else {
+        return Ok(None);
+    };
+    let mut life = lease.life();
+    match send(lease).await {
+        Ok(response) => Ok(Some(response)),
+        Err(Undelivered::Unreachable(failure)) => {
+            let ended = session::ends_soon(x, &mut life).await;
+            if ended { Ok(None) } else { Err(failure) }
+        }
+        Err(done @ (Undelivered::Failed(_) | Undelivered::Released)) => Err(done.into_failure()),
+    }
+}
+
 /// The instance of the caller's slot, if it can be used right now.
-pub(super) fn warm(x: &Exchange) -> Option<Lease> {
+fn warm(x: &Exchange) -> Option<Lease> {
     let directory = &x.gateway.deps.directory;
     let open = directory.open_instance(&slots::slot_of(&x.caller))?;
     let lease = directory.lease(open.id).ok()?;
@@ -61,7 +74,7 @@ pub(super) fn warm(x: &Exchange) -> Option<Lease> {
 pub(super) async fn cold(
     x: &Exchange,
     purpose: Purpose,
-) -> Result<(Lease, Option<http::HeaderValue>), mcp_gateway_api::failure::Failure> {
+) -> Result<(Lease, Option<http::HeaderValue>), Failure> {
     let slot = slots::slot_of(&x.caller);
     let _held = claim::hold(x, &slot)?;
     let since = Instant::now();
@@ -74,12 +87,17 @@ pub(super) async fn cold(
     Ok((got.lease, timing))
 }
 
-async fn send(x: &Exchange, lease: Lease) -> Result<Response<Tap>, Undelivered> {
+/// Sends a legacy message that is of no session, or the one that opens it.
+pub(super) async fn send(
+    x: &Exchange,
+    lease: Lease,
+    opens: Option<Unclaimed>,
+) -> Result<Response<Tap>, Undelivered> {
     let answer = Answer {
         lease,
         message: Arc::clone(&x.message),
         begun: None,
-        unclaimed: None,
+        unclaimed: opens,
         deadline: x.deadline(),
         outlives: true,
         news: Vec::new(),

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use mcp_gateway_api::record::{SessionNews, SessionUpdate};
 use tokio::time::Instant;
 
 use crate::{
@@ -74,13 +73,11 @@ impl Answer {
 }
 
 impl Begun {
-    /// The bridge has lost the session's child, and every stream of the session with it: asleep, not ended. Nothing is
-    /// said if the session has found another home since.
+    /// The bridge has lost the session's child, and every stream of the session with it. Nothing is said if the session has
+    /// found another home since.
     pub(crate) fn session_lost(&self, gateway: &Gateway) {
         if self.session.lost_with(self.strand) {
-            let session = self.session.about().clone();
-            let news = SessionNews::Asleep;
-            news::record(gateway, SessionUpdate { session, news });
+            news::let_go(gateway, self.session.about());
         }
     }
 }

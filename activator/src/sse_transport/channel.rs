@@ -76,7 +76,8 @@ pub(super) struct State {
 }
 
 impl State {
-    fn detach(&mut self) {
+    /// No server's stream is attached any more.
+    pub(super) fn detach(&mut self) {
         self.upstream = None;
         self.news.clear();
     }

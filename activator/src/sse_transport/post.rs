@@ -157,15 +157,19 @@ async fn ready(x: &Arc<Exchange>, channel: &Arc<Channel>) -> Result<Found, Failu
 fn begin(x: &Exchange, channel: &Channel, ready: &Ready) -> bool {
     {
         // Under the lock that the stream detaches under: either that sees the message, or this sees that it is gone.
-        let state = channel.state.lock();
+        let mut state = channel.state.lock();
         if state.upstream.as_ref() != Some(&ready.binding) {
             return false;
         }
         let (binding, lease) = (&ready.binding, &ready.lease);
-        let _answered_on_the_one_stream =
-            ready
-                .session
-                .begin(binding, lease, &x.message, x.deadline());
+        let begun = ready
+            .session
+            .begin_unless_released(binding, lease, &x.message, x.deadline());
+        if begun.is_none() {
+            // Let go of in this very moment; the stream has not heard it yet.
+            state.detach();
+            return false;
+        }
     }
     remember(x, channel, &ready.session);
     true

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use mcp_gateway_api::{
     backend::Transport,
     failure::{Failure, FailureKind},
-    record::{SessionBinding, SessionNews},
+    record::SessionBinding,
     view::{InstanceView, Service},
 };
 use tokio::{
@@ -329,10 +329,13 @@ impl Legacy {
                 return Ok(event_stream(None, self));
             }
             if head.headers.get(LOST).is_some_and(|what| what == "session") {
-                // A bridge lost the session's child: asleep, not ended.
-                self.opened.session.asleep();
-                self.opened.record(&self.gateway, SessionNews::Asleep);
-                return Ok(event_stream(None, self));
+                self.session_lost(by);
+                let ended = self.opened.session.ended().is_cancelled();
+                return if ended {
+                    Err(opened::gone())
+                } else {
+                    Ok(event_stream(None, self))
+                };
             }
             self.opened.end(&self.gateway);
         }

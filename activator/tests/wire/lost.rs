@@ -1,7 +1,7 @@
 //! A bridge that lost a session's child says so on the session's streams: nothing of the session keeps its instance then,
 //! and nobody has to come and ask.
 
-use mcp_gateway_api::record::SessionNews;
+use mcp_gateway_api::{policy::OnIdle, record::SessionNews};
 
 use crate::{
     strands::{Server, get, post, world},
@@ -94,4 +94,22 @@ async fn a_late_word_of_a_dead_child_does_not_put_a_revived_session_to_sleep() {
     assert!(stream.rest().await.0.ends_with(LOST));
     assert_eq!(post(&world, &session, &call(7, "echo")).await.status, 200);
     assert_eq!(asleep(&world), 1, "{:?}", world.scaler.updates());
+}
+
+#[tokio::test]
+async fn under_expire_a_session_whose_child_died_ends_with_all_its_streams() {
+    let mut setup = Setup::default();
+    setup.policy.on_idle = OnIdle::Expire;
+    let (world, server) = world(setup).await;
+    let session = world.open().await;
+    let mut passive = get(&world, &session, None).await;
+    passive.until("welcome").await;
+    server.say("get", LOST);
+    assert!(passive.rest().await.1);
+    assert_eq!(post(&world, &session, &call(6, "echo")).await.status, 404);
+    world
+        .until("its end is kept", || {
+            world.scaler.updates().contains(&SessionNews::Ended)
+        })
+        .await;
 }

@@ -1,12 +1,13 @@
 //! What the server's side of a legacy stream does, and what becomes of the client's.
 
 use axum::http::{StatusCode, response::Parts};
-use mcp_gateway_api::record::{SessionBinding, SessionNews};
+use mcp_gateway_api::record::SessionBinding;
 use tokio::time::Instant;
 
 use super::{Legacy, Next};
 use crate::{
     edge::headers::LOST,
+    exchange::news,
     session::Strand,
     sse::{EventSummary, Seen},
     streams::{
@@ -46,6 +47,12 @@ impl Legacy {
                 self.park();
                 Next::Again
             }
+            // Its client resumes it again if it waits for more.
+            Step::Passed(Passed::Ended)
+                if self.ticket.strand() != Strand::GET && self.place.at_boundary() =>
+            {
+                Next::End
+            }
             Step::Passed(Passed::Lost | Passed::Ended) => self.ended().await,
         }
     }
@@ -67,10 +74,10 @@ impl Legacy {
         Next::Again
     }
 
-    /// A bridge lost the session's child: asleep, not ended.
-    fn session_lost(&self, binding: &SessionBinding) {
+    /// A bridge lost the session's child.
+    pub(super) fn session_lost(&self, binding: &SessionBinding) {
         if self.opened.session.lost_at(binding) {
-            self.opened.record(&self.gateway, SessionNews::Asleep);
+            news::let_go(&self.gateway, &self.opened.about);
         }
     }
 
