@@ -34,8 +34,8 @@ use crate::{
 const PROTOCOL: u32 = 1;
 /// TCP and TLS.
 const CONNECT: Duration = Duration::from_secs(3);
-/// From hello to welcome.
-const WELCOME: Duration = Duration::from_secs(10);
+/// From hello to welcome: home may still wait for the answer of the call that created this pod.
+const WELCOME: Duration = Duration::from_secs(20);
 /// A connection that is silent is asked this often, and is lost if it does not answer within as much again.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// How long home may take to hang up after our last word.
@@ -107,6 +107,12 @@ impl Home {
                     sleep(after).await;
                     match self.call(address).await {
                         Ended::Done => return,
+                        // Whoever does not know us need not hear how we ended.
+                        Ended::Call(Outcome::NotFound | Outcome::Unauthenticated)
+                            if self.told.all() =>
+                        {
+                            return;
+                        }
                         Ended::Call(outcome) => next = patience.after(outcome, Instant::now()),
                     }
                 }
