@@ -83,6 +83,21 @@ def gateway() -> tuple[Layer, Config]:
     return layer, Config(["/usr/local/bin/mcp-gateway"], ["serve", "--kubernetes"])
 
 
+def agent() -> tuple[Layer, Config]:
+    """Nothing but the agent: also what an image volume mounts and an init container copies from."""
+    layer = Layer()
+    layer.add("/mcp-gateway-agent", Path(run(ROOT / "dev" / "build-agent").strip()))
+    return layer, Config(["/mcp-gateway-agent"])
+
+
+def embedded() -> tuple[Layer, Config]:
+    """The demo server with the agent as its entry point: what `agent: embedded` asks of an image."""
+    layer, _ = demo()
+    layer.add("/mcp-gateway-agent", Path(run(ROOT / "dev" / "build-agent").strip()))
+    command = ["/usr/local/bin/mcp-gateway", "demo-server", "--transport", "http"]
+    return layer, Config(["/mcp-gateway-agent"], command)
+
+
 def node_packages(modules: Path, wanted: str) -> list[Path]:
     """The folders of a package and all it depends on, found as Node would find them."""
     found: dict[Path, None] = {}
@@ -166,6 +181,8 @@ RECIPES = {
     "pause": Recipe("localhost/mcp-gateway-pause:dev", "the sandbox of every pod; dev/cluster loads it", pause),
     "rust-demo": Recipe("localhost/mcp-gateway-demo:dev", "mcp-gateway demo-server [--transport http]", demo),
     "gateway": Recipe("localhost/mcp-gateway:dev", "the gateway itself, for dev/manifests", gateway),
+    "agent": Recipe("localhost/mcp-gateway-agent:dev", "the agent, for pods that do not embed it", agent),
+    "rust-demo-embedded": Recipe("localhost/mcp-gateway-demo-embedded:dev", "the demo over HTTP, agent: embedded", embedded),
     "node": Recipe("localhost/mcp-everything:dev", "npm server-everything: stdio | streamableHttp | sse", node),
     "python": Recipe("localhost/mcp-python:dev", "PyPI mcp 2.x: stdio | http; /app/fixture.py: conformance", python),
 }
