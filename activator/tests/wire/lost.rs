@@ -1,6 +1,8 @@
 //! A bridge that lost a session's child says so on the session's streams: nothing of the session keeps its instance then,
 //! and nobody has to come and ask.
 
+use std::sync::atomic::Ordering;
+
 use mcp_gateway_api::{policy::OnIdle, record::SessionNews};
 
 use crate::{
@@ -112,4 +114,16 @@ async fn under_expire_a_session_whose_child_died_ends_with_all_its_streams() {
             world.scaler.updates().contains(&SessionNews::Ended)
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_call_that_loses_one_child_after_the_other_fails_and_its_session_goes_on() {
+    let (world, server) = world(Setup::default()).await;
+    let session = world.open().await;
+    server.inner.dies.store(true, Ordering::SeqCst);
+    let failed = post(&world, &session, &call(5, "echo")).await;
+    assert_eq!(failed.status, 502, "{}", failed.text());
+    server.inner.dies.store(false, Ordering::SeqCst);
+    assert_eq!(post(&world, &session, &call(6, "echo")).await.status, 200);
+    assert!(!world.scaler.updates().contains(&SessionNews::Ended));
 }

@@ -40,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) replayed: Mutex<Vec<Value>>,
     pub(crate) no_streams: AtomicBool,
     pub(crate) long_ids: AtomicBool,
+    /// As a bridge each of whose children dies of a call.
+    pub(crate) dies: AtomicBool,
     pub(crate) asked: AtomicUsize,
     /// `initialize` is answered while this holds.
     pub(crate) answers: watch::Sender<bool>,
@@ -56,6 +58,7 @@ impl Server {
             replayed: Mutex::default(),
             no_streams: AtomicBool::new(false),
             long_ids: AtomicBool::new(false),
+            dies: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
             answers: watch::Sender::new(true),
         });
@@ -138,6 +141,15 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         return initialize(&inner, &message).await;
     }
     inner.replayed.lock().push(message.clone());
+    if inner.dies.load(Ordering::SeqCst) && message["method"] == "tools/call" {
+        let mut gone = answered(
+            404,
+            &json!({"jsonrpc": "2.0", "error": {"code": -31410, "message": "lost"}}),
+        );
+        let headers = gone.headers_mut();
+        headers.insert("x-mcp-gateway-lost", "session".parse().unwrap());
+        return gone;
+    }
     let strand = message["id"].to_string();
     match message["params"]["name"].as_str() {
         // Closed at once: the response is to pass on another stream.
