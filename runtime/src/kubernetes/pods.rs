@@ -324,4 +324,4 @@ fn nothing_runs(seen: &Seen) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::kubernetes) mod tests;

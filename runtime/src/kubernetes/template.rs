@@ -87,7 +87,10 @@ impl Template {
             "metadata": metadata(order, settings, &name, place.owner_uid),
             "spec": spec(&order.backend.launch, form, settings, facts.port)?,
         });
-        let spec_hash = names::spec_hash(rendered.to_string().as_bytes());
+        // What the agent is ordered to run is not in the pod, and is what it is made of all the same.
+        let launch = &order.backend.launch;
+        let run = json!([launch.command, launch.args, facts.generation]);
+        let spec_hash = names::spec_hash(format!("{rendered}{run}").as_bytes());
         let facts_text = serde_json::to_string(&facts).map_err(|error| error.to_string())?;
         let annotations = &mut rendered["metadata"]["annotations"];
         annotations[names::FACTS] = facts_text.into();
