@@ -15,13 +15,14 @@ use mcp_gateway_api::{
     record::{SessionNews, SessionRecord, SessionUpdate},
     scaler::Scaler,
     slot::{Owner, SlotKey},
-    view::{Endpoint, InstanceView, Lookup, Reach, Service, Stamp, ViewEvent},
+    view::{Endpoint, InstanceSecret, InstanceView, Lookup, Reach, Service, Stamp, ViewEvent},
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 pub struct FakeScaler {
     upstream: Mutex<SocketAddr>,
+    secret: Mutex<Option<InstanceSecret>>,
     up: watch::Sender<bool>,
     writes: watch::Sender<bool>,
     state: Mutex<State>,
@@ -58,6 +59,7 @@ impl FakeScaler {
     pub fn new(upstream: SocketAddr) -> Self {
         Self {
             upstream: Mutex::new(upstream),
+            secret: Mutex::default(),
             up: watch::Sender::new(true),
             writes: watch::Sender::new(true),
             state: Mutex::default(),
@@ -89,6 +91,11 @@ impl FakeScaler {
     /// Every claim fails with this.
     pub fn fail_claims(&self, failure: Failure) {
         self.state.lock().fail = Some(failure);
+    }
+
+    /// The next instance is a bridge in a pod, which lets in only who bears this.
+    pub fn bridge_in_a_pod(&self, secret: &str) {
+        *self.secret.lock() = Some(InstanceSecret(secret.into()));
     }
 
     /// The next instance is somewhere else.
@@ -210,7 +217,7 @@ impl Scaler for FakeScaler {
                 tenant: request.tenant.clone(),
                 generation: Generation(1),
                 endpoint: Endpoint {
-                    secret: None,
+                    secret: self.secret.lock().clone(),
                     reach: Reach::Tcp(address),
                     host: format!("localhost:{}", address.port()).into(),
                     path: "/mcp".into(),
