@@ -77,9 +77,9 @@ pub struct Term {
 pub struct Candidate {
     id: Arc<str>,
     duration: Duration,
+    first: u64,
     /// The lease as last read, when it was first seen so, and when it was last looked at.
     seen: Option<Seen>,
-    /// When it was last found that there is none.
     term: Option<Term>,
     /// The write under way, and when it was sent.
     sent: Option<(Write, Instant)>,
@@ -96,12 +96,15 @@ struct Seen {
 }
 
 impl Candidate {
-    /// A candidate whose `id` no other process has or will have, for a lease of that duration.
+    /// A candidate whose `id` no other process has or will have, for a lease of that duration. A lease that does not
+    /// exist begins with the term `first`, which should be above that of any earlier lease, or with the one after the
+    /// highest that this candidate has seen.
     #[must_use]
-    pub fn new(id: &str, duration: Duration) -> Self {
+    pub fn new(id: &str, duration: Duration, first: u64) -> Self {
         Self {
             id: id.into(),
             duration,
+            first,
             seen: None,
             term: None,
             sent: None,
@@ -156,6 +159,8 @@ impl Candidate {
         {
             self.term = None;
         }
+        let transitions = lease.as_ref().map_or(0, |lease| lease.transitions);
+        self.first = self.first.max(transitions.saturating_add(1));
         let since = match &self.seen {
             Some(seen) if seen.lease == lease => seen.since,
             Some(_) | None => now,
@@ -252,7 +257,7 @@ impl Candidate {
         let write = Write {
             over: None,
             holder: Some(Arc::clone(&self.id)),
-            transitions: 1,
+            transitions: self.first,
             takes: true,
         };
         self.sent = Some((write.clone(), now));

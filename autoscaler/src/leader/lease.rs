@@ -89,7 +89,7 @@ pub fn elect(client: Client, config: LeaseConfig) -> Election {
     let (resign, resigned) = oneshot::channel();
     let acting = Acting {
         leases: Api::namespaced(client, &config.namespace),
-        candidate: Candidate::new(&config.id, config.duration),
+        candidate: Candidate::new(&config.id, config.duration, first_epoch(SystemTime::now())),
         config,
         says_term,
         says_holder,
@@ -100,6 +100,15 @@ pub fn elect(client: Client, config: LeaseConfig) -> Election {
         resign: Some(resign),
         task: tokio::spawn(acting.run(resigned)),
     }
+}
+
+/// The first term of a lease that does not exist: minutes since 2020. A lease that somebody deleted would otherwise begin
+/// at one again, and every activator that has heard of a higher term would believe no leader any more.
+fn first_epoch(now: SystemTime) -> u64 {
+    const YEAR_2020: u64 = 1_577_836_800;
+    let unix = now.duration_since(SystemTime::UNIX_EPOCH);
+    unix.map_or(1, |unix| unix.as_secs().saturating_sub(YEAR_2020) / 60)
+        .max(1)
 }
 
 struct Acting {
@@ -204,8 +213,12 @@ impl Acting {
         };
         match answer {
             Ok(object) => Ok(Heard::Written(self.seen(object))),
-            // Conflict, or it exists, or is gone: somebody was faster.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Heard::Refused),
+            // Conflict, or it exists, or is gone: somebody was faster. A create that finds nothing has no namespace.
+            Err(kube::Error::Api(status))
+                if status.code == 409 || (status.code == 404 && write.over.is_some()) =>
+            {
+                Ok(Heard::Refused)
+            }
             Err(why) => Err(why),
         }
     }

@@ -27,7 +27,7 @@ fn take(candidate: &mut Candidate, now: Instant, seen: Option<Lease>) -> Action 
 
 #[test]
 fn a_lease_that_does_not_exist_is_made_and_led_in_term_one() {
-    let (mut me, now) = (Candidate::new("me", DURATION), Instant::now());
+    let (mut me, now) = (Candidate::new("me", DURATION, 1), Instant::now());
     let Action::Write(write) = take(&mut me, now, None) else {
         panic!("no write")
     };
@@ -40,7 +40,7 @@ fn a_lease_that_does_not_exist_is_made_and_led_in_term_one() {
 
 #[test]
 fn a_held_lease_is_taken_only_when_it_has_not_changed_for_its_duration() {
-    let (mut me, start) = (Candidate::new("me", DURATION), Instant::now());
+    let (mut me, start) = (Candidate::new("me", DURATION, 1), Instant::now());
     assert!(matches!(
         take(&mut me, start, Some(lease(1, Some("other"), 4))),
         Action::Sleep(_)
@@ -66,15 +66,26 @@ fn a_held_lease_is_taken_only_when_it_has_not_changed_for_its_duration() {
 }
 
 #[test]
+fn a_lease_that_was_deleted_goes_on_above_the_terms_seen() {
+    let (mut me, now) = (Candidate::new("me", DURATION, 1), Instant::now());
+    take(&mut me, now, Some(lease(9, Some("other"), 40)));
+    me.step(now + DURATION, Heard::Nothing);
+    let made = me.step(now + DURATION, Heard::Read(None));
+    assert!(
+        matches!(made, Action::Write(write) if write.transitions == 41 && write.over.is_none())
+    );
+}
+
+#[test]
 fn a_released_lease_is_taken_at_once() {
-    let (mut me, now) = (Candidate::new("me", DURATION), Instant::now());
+    let (mut me, now) = (Candidate::new("me", DURATION, 1), Instant::now());
     let taken = take(&mut me, now, Some(lease(9, None, 4)));
     assert!(matches!(taken, Action::Write(write) if write.transitions == 5));
 }
 
 #[test]
 fn a_leader_renews_after_a_third_and_stands_down_after_two() {
-    let (mut me, start) = (Candidate::new("me", DURATION), Instant::now());
+    let (mut me, start) = (Candidate::new("me", DURATION, 1), Instant::now());
     take(&mut me, start, None);
     let slept = me.step(start, Heard::Written(lease(1, Some("me"), 1)));
     assert_eq!(slept, Action::Sleep(start + DURATION / 3));
@@ -94,7 +105,7 @@ fn a_leader_renews_after_a_third_and_stands_down_after_two() {
 
 #[test]
 fn a_leader_that_reads_anothers_name_leads_no_more() {
-    let (mut me, start) = (Candidate::new("me", DURATION), Instant::now());
+    let (mut me, start) = (Candidate::new("me", DURATION, 1), Instant::now());
     take(&mut me, start, None);
     me.step(start, Heard::Written(lease(1, Some("me"), 1)));
     me.step(start + DURATION / 3, Heard::Nothing);
@@ -108,7 +119,7 @@ fn a_leader_that_reads_anothers_name_leads_no_more() {
 
 #[test]
 fn one_that_resigns_gives_the_lease_back_and_leads_no_more() {
-    let (mut me, start) = (Candidate::new("me", DURATION), Instant::now());
+    let (mut me, start) = (Candidate::new("me", DURATION, 1), Instant::now());
     take(&mut me, start, None);
     me.step(start, Heard::Written(lease(1, Some("me"), 1)));
     me.resign();
@@ -164,7 +175,7 @@ impl World {
             lease: None,
             versions: 0,
             candidates: (0..candidates)
-                .map(|n| Candidate::new(&n.to_string(), DURATION))
+                .map(|n| Candidate::new(&n.to_string(), DURATION, 1))
                 .collect(),
             waits: vec![None; candidates],
             wakes: vec![now; candidates],
