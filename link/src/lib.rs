@@ -28,6 +28,8 @@ pub mod agent {
 /// Messages between an activator and the autoscaler (`proto/scaler.proto`).
 #[expect(
     missing_docs,
+    clippy::all,
+    clippy::too_many_lines,
     clippy::clone_on_ref_ptr,
     clippy::doc_markdown,
     clippy::allow_attributes,

@@ -264,7 +264,7 @@ impl Scaler for RemoteScaler {
                 Claimed::from_wire(claimed).map_err(not_understood)
             }
             Some(claim_answer::Answer::Failure(failure)) => {
-                Err(Failure::from_wire(failure).unwrap_or_else(|why| not_understood(why)))
+                Err(Failure::from_wire(failure).unwrap_or_else(not_understood))
             }
             None => Err(not_understood("the answer is of an unknown kind")),
         }
@@ -305,9 +305,7 @@ impl Scaler for RemoteScaler {
         let answer: Result<wire::RecordAnswer, _> = self.inner.ask(until, ask).await;
         match answer.map_err(nobody_answers)?.failure {
             None => Ok(()),
-            Some(failure) => {
-                Err(Failure::from_wire(failure).unwrap_or_else(|why| not_understood(why)))
-            }
+            Some(failure) => Err(Failure::from_wire(failure).unwrap_or_else(not_understood)),
         }
     }
 

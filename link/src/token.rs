@@ -77,7 +77,7 @@ impl HomeKey {
         }
         Hmac::new_from_slice(bytes)
             .map(Self)
-            .map_err(|_| ShortKey(bytes.len()))
+            .map_err(|_length| ShortKey(bytes.len()))
     }
 
     /// A key for an installation that lives no longer than this process.

@@ -12,6 +12,9 @@ use mcp_gateway_api::{
 };
 use tokio::time::Instant;
 
+#[cfg(test)]
+mod tests;
+
 /// Counts changes.
 type Version = u64;
 

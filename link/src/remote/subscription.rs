@@ -2,9 +2,9 @@
 
 use mcp_gateway_api::{ids::ActivatorId, scaler::ActivatorPod, view::ViewEvent};
 use tokio::sync::mpsc;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
-use super::{Backoff, Inner, finder::Leader};
+use super::{Backoff, Inner, finder::Leader, is_final};
 use crate::{
     convert::{Assembly, ToWire, activator_bytes},
     protocol,
@@ -29,15 +29,14 @@ pub(super) async fn run(
             if welcomed {
                 pause = Backoff::default();
             }
-            match why.code() {
-                Code::FailedPrecondition | Code::PermissionDenied => {
-                    tracing::error!(
-                        ?leader,
-                        why = why.message(),
-                        "the leader refuses this activator"
-                    );
-                }
-                _ => tracing::warn!(?leader, why = why.message(), "the view was interrupted"),
+            if is_final(why.code()) {
+                tracing::error!(
+                    ?leader,
+                    why = why.message(),
+                    "the leader refuses this activator"
+                );
+            } else {
+                tracing::warn!(?leader, why = why.message(), "the view was interrupted");
             }
             tokio::time::sleep(pause.next()).await;
         }

@@ -32,7 +32,7 @@ async fn a_failure_passes_whole() {
     let failure = Failure::new(FailureKind::StartFailed, "It does not start.")
         .because("stderr: no such file")
         .retry_after(Duration::from_millis(1_234));
-    *fake.script.lock() = Script::Answer(Err(failure.clone()));
+    *fake.script.lock() = Script::Answer(Box::new(Err(failure.clone())));
     replica.lead(&fake);
     let activator = installation.activator(&[replica.address]);
     assert_eq!(activator.claim(request(LONG)).await, Err(failure));
@@ -104,7 +104,7 @@ async fn a_claim_whose_connection_breaks_is_asked_again() {
     let activator = installation.activator(&[wire.address]);
     let (answer, ()) = tokio::join!(activator.claim(request(LONG)), async {
         until(&fake.begun, |begun| *begun == 1).await;
-        *fake.script.lock() = Script::Answer(Ok(claimed(4)));
+        *fake.script.lock() = Script::Answer(Box::new(Ok(claimed(4))));
         wire.cut();
         wire.mend();
     });
@@ -129,7 +129,7 @@ async fn a_thousand_claims_wait_at_once_and_may_all_be_withdrawn_at_once() {
         }
     }
     until(&fake.waiting, |waiting| *waiting == 0).await;
-    *fake.script.lock() = Script::Answer(Ok(claimed(4)));
+    *fake.script.lock() = Script::Answer(Box::new(Ok(claimed(4))));
     let after = timeout(LONG, activator.claim(request(LONG))).await.unwrap();
     assert_eq!(after, Ok(claimed(4)));
     let dialled = wire.dialled.load(std::sync::atomic::Ordering::Relaxed);

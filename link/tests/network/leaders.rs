@@ -56,7 +56,7 @@ async fn a_leader_that_is_stopping_is_none_and_its_successor_answers() {
     let (one, two) = (installation.replica().await, installation.replica().await);
     let (old, new) = (Fake::new(1), Fake::new(2));
     let stopping = Failure::new(FailureKind::ShuttingDown, "The gateway is shutting down.");
-    *old.script.lock() = Script::Answer(Err(stopping));
+    *old.script.lock() = Script::Answer(Box::new(Err(stopping)));
     one.lead(&old);
     let activator = installation.activator(&[one.address, two.address]);
     let (answer, ()) = tokio::join!(activator.claim(request(LONG)), async {

@@ -1,4 +1,5 @@
 //! The port over real TLS on loopback: activators that lose their connection, their leader, or their claim.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod claims;
 mod leaders;

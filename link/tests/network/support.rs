@@ -36,9 +36,12 @@ use tokio::{
 /// How a claim goes.
 #[derive(Clone)]
 pub(crate) enum Script {
-    Answer(Result<Claimed, Failure>),
+    Answer(Box<Result<Claimed, Failure>>),
     Hangs,
 }
+
+/// Who listens, from which pod, and how it is spoken to.
+pub(crate) type Listener = (ActivatorId, Option<ActivatorPod>, mpsc::Sender<ViewEvent>);
 
 /// Remembers everything; decides nothing.
 pub(crate) struct Fake {
@@ -46,8 +49,7 @@ pub(crate) struct Fake {
     pub(crate) claims: Mutex<Vec<ClaimRequest>>,
     pub(crate) waiting: watch::Sender<usize>,
     pub(crate) begun: watch::Sender<usize>,
-    pub(crate) views:
-        watch::Sender<Vec<(ActivatorId, Option<ActivatorPod>, mpsc::Sender<ViewEvent>)>>,
+    pub(crate) views: watch::Sender<Vec<Listener>>,
     pub(crate) reports: watch::Sender<Vec<ActivityReport>>,
     pub(crate) acks: watch::Sender<Vec<DrainAck>>,
     pub(crate) records: watch::Sender<Vec<SessionUpdate>>,
@@ -59,7 +61,7 @@ pub(crate) struct Fake {
 impl Fake {
     pub(crate) fn new(epoch: u64) -> Arc<Self> {
         Arc::new(Self {
-            script: Mutex::new(Script::Answer(Ok(claimed(epoch)))),
+            script: Mutex::new(Script::Answer(Box::new(Ok(claimed(epoch))))),
             claims: Mutex::default(),
             waiting: watch::Sender::default(),
             begun: watch::Sender::default(),
@@ -113,7 +115,7 @@ impl Scaler for Fake {
         let _waiting = Waiting(&self.waiting);
         let script = self.script.lock().clone();
         match script {
-            Script::Answer(answer) => answer,
+            Script::Answer(answer) => *answer,
             Script::Hangs => std::future::pending().await,
         }
     }
