@@ -5,7 +5,7 @@
 //!
 //! 1. [`objects`]: what the API server says there is, one parse per edit (pure);
 //! 2. [`status`]: what each object's status should say (pure);
-//! 3. [`watch`], [`references`], [`writer`]: the three that speak with the API server;
+//! 3. [`watch`], [`references`], [`older`], [`writer`]: those that speak with the API server;
 //! 4. [`registry`]: joins them.
 //!
 //! Invariants: nothing is published before every kind has been listed once, so that no backend is missing only because
@@ -14,6 +14,7 @@
 
 pub mod definitions;
 pub mod objects;
+pub mod older;
 pub mod references;
 pub mod registry;
 pub mod status;

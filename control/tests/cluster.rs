@@ -4,7 +4,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "tests: a failed unwrap is a failed test, and a skipped one must be seen"
+    clippy::too_many_lines,
+    reason = "tests: a failed unwrap is a failed test, a skipped one must be seen, and a table is long"
 )]
 
 #[path = "cluster/support.rs"]

@@ -24,6 +24,7 @@ enum Mode {
     Knows(Vec<&'static str>, Vec<(&'static str, &'static str)>),
 }
 
+/// With images the definitions are ours; without any they are older.
 fn knows(images: &[(&'static str, &'static str)]) -> Mode {
     Mode::Knows(
         vec!["mcpbackends", "scalingpolicies", "tenants"],
@@ -56,6 +57,24 @@ fn list(plural: &str, images: &[(&str, &str)]) -> Value {
     })
 }
 
+/// What the API server says of our definitions; an older one knows no `spec.agent` of a backend.
+fn description(older: bool) -> Value {
+    let mut schemas = serde_json::Map::new();
+    for crd in mcp_gateway_api::crds::all() {
+        let crd = serde_json::to_value(crd).unwrap();
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
+        let mut schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+        if older && kind == "McpBackend" {
+            let spec = schema["properties"]["spec"]["properties"]
+                .as_object_mut()
+                .unwrap();
+            spec.remove("agent").unwrap();
+        }
+        schemas.insert(format!("dev.mcp-gateway.v1alpha1.{kind}"), schema);
+    }
+    json!({"components": {"schemas": schemas}})
+}
+
 async fn serve(
     request: Request<Body>,
     mut mode: watch::Receiver<Mode>,
@@ -65,6 +84,9 @@ async fn serve(
     let Mode::Knows(kinds, images) = now else {
         return Err(away());
     };
+    if request.uri().path().starts_with("/openapi/") {
+        return Ok(answer(StatusCode::OK, &description(images.is_empty())));
+    }
     let plural = request.uri().path().rsplit('/').next().unwrap().to_owned();
     if !kinds.contains(&plural.as_str()) {
         let status = json!({
@@ -121,7 +143,7 @@ async fn until_problems(registry: &ClusterRegistry, count: usize) -> Vec<String>
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_without_our_definitions_says_how_to_install_them_and_is_served_once_they_are() {
-    let (mode, _keep) = watch::channel(Mode::Knows(Vec::new(), Vec::new()));
+    let (mode, _keep) = watch::channel(Mode::Knows(Vec::new(), vec![("a", "one")]));
     let registry = start(&mode).await;
     let said = until_problems(&registry, 1).await;
     for part in [
@@ -177,4 +199,17 @@ async fn whoever_starts_while_the_api_server_is_away_knows_that_nothing_is_known
     mode.send_replace(knows(&[("a", "one")]));
     until_image(&registry, "a", "one").await;
     assert!(*registry.known().borrow());
+}
+
+#[tokio::test(start_paused = true)]
+async fn definitions_that_are_older_than_the_gateway_are_told_of_until_they_are_replaced() {
+    let (mode, _keep) = watch::channel(knows(&[]));
+    let registry = start(&mode).await;
+    let said = until_problems(&registry, 1).await;
+    for part in ["older", "drop McpBackend.spec.agent;", "mcp-gateway crds"] {
+        assert!(said[0].contains(part), "{said:?}");
+    }
+    mode.send_replace(knows(&[("a", "one")]));
+    until_image(&registry, "a", "one").await;
+    until_problems(&registry, 0).await;
 }

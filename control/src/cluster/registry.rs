@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     objects::{self, Kind, News, Object, Objects},
+    older,
     references::{self, Verdicts},
     status::{self, BackendReport, Facts},
     watch::follow,
@@ -106,11 +107,14 @@ impl ClusterRegistry {
             tasks.spawn(look);
             tasks.spawn(writer::write(namespace.clone(), writing, orders_watch));
         }
+        let (older, older_watch) = watch::channel(None);
+        tasks.spawn(older::compare(watches, older));
         let owners = Owners::default();
         let worker = Worker {
             objects: Objects::new(&namespace),
             register: Register::default(),
             said: Vec::new(),
+            older: older_watch,
             left: BTreeMap::new(),
             last_starts: BTreeMap::new(),
             owners: Arc::clone(&owners),
@@ -169,6 +173,8 @@ struct Worker {
     register: Register,
     /// What is wrong with documents, as last found.
     said: Vec<Problem>,
+    /// What of our definitions the cluster does not know.
+    older: watch::Receiver<Option<Problem>>,
     /// Objects that are being deleted, by UID: since when no catalog has them.
     left: BTreeMap<String, Instant>,
     last_starts: BTreeMap<String, SystemTime>,
@@ -187,7 +193,7 @@ impl Worker {
         mut verdicts: watch::Receiver<Verdicts>,
     ) {
         // Without a writer nobody looks at references, and nobody ever reports to those who only read.
-        let (mut reporting, mut looking) = (true, true);
+        let (mut reporting, mut looking, mut comparing) = (true, true, true);
         loop {
             let mut changed = false;
             tokio::select! {
@@ -202,6 +208,10 @@ impl Worker {
                 }
                 said = reports.changed(), if reporting => reporting = said.is_ok(),
                 said = verdicts.changed(), if looking => looking = said.is_ok(),
+                said = self.older.changed(), if comparing => {
+                    comparing = said.is_ok();
+                    changed = true;
+                }
             }
             if changed {
                 self.documents();
@@ -217,6 +227,7 @@ impl Worker {
     /// Publishes what the documents say.
     fn documents(&mut self) {
         let mut problems = self.objects.troubles();
+        problems.extend(self.older.borrow_and_update().clone());
         if self.objects.complete() {
             let mut outcome = self.register.update(self.objects.readings());
             outcome.problems.iter_mut().for_each(objects::placeless);

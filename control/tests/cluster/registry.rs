@@ -463,15 +463,16 @@ async fn the_role_of_the_manifests_is_enough_for_the_registry() {
         .await;
     // What it must not do.
     for denied in [
-        ["delete", "secrets"],
-        ["list", "secrets"],
-        ["create", "mcpbackends"],
-        ["delete", "mcpbackends"],
-        ["create", "pods/exec"],
-        ["create", "roles"],
+        ["delete", "secrets", ""],
+        ["list", "secrets", ""],
+        ["create", "mcpbackends", ""],
+        ["delete", "mcpbackends", ""],
+        ["create", "pods", "exec"],
+        ["create", "roles", ""],
     ] {
-        let [verb, resource] = denied;
-        let said = cluster.kubectl(&["auth", "can-i", verb, resource, "--as", &account]);
+        let [verb, resource, below] = denied;
+        let below = format!("--subresource={below}");
+        let said = cluster.kubectl(&["auth", "can-i", verb, resource, &below, "--as", &account]);
         assert!(said.starts_with("no"), "{verb} {resource}: {said}");
     }
 }
