@@ -325,3 +325,6 @@ fn report(exited: agent::Exited) -> ExitReport {
         summary: one_line(&exited.summary, SUMMARY),
     }
 }
+
+#[cfg(test)]
+mod tests;
