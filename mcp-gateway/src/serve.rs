@@ -115,6 +115,10 @@ async fn assemble(settings: Settings, tokens: &Tokens) -> anyhow::Result<Gateway
     } = ground;
     let (scaler, autoscaler) =
         start_autoscaler(&settings, Arc::clone(&runtime), events, documents.catalog())?;
+    if let Documents::Cluster(registry) = &documents {
+        let registry = Arc::clone(registry);
+        tokio::spawn(pods::report(registry, scaler.clone(), tokens.stop.clone()));
+    }
     let keyring = Keyring::load_or_create(&sealing)
         .with_context(|| format!("the sealing keys in {}", sealing.display()))?;
     let config = activator_config(&settings);

@@ -4,7 +4,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use mcp_gateway_api::{catalog::CatalogWatch, endpoint::LocalDial, ids::InstanceId};
-use mcp_gateway_control::{Problems, Registry};
+use mcp_gateway_control::{Problems, Registry, cluster::ClusterRegistry};
 use mcp_gateway_runtime::{
     EventReceiver, Runtime,
     process::{ProcessConfig, ProcessRuntime},
@@ -27,6 +27,7 @@ pub(super) struct Ground {
 /// What exists.
 pub(super) enum Documents {
     Files(Registry),
+    Cluster(Arc<ClusterRegistry>),
 }
 
 impl Documents {
@@ -34,6 +35,7 @@ impl Documents {
     pub(super) fn catalog(&self) -> CatalogWatch {
         match self {
             Self::Files(registry) => registry.catalog(),
+            Self::Cluster(registry) => registry.catalog(),
         }
     }
 
@@ -41,13 +43,16 @@ impl Documents {
     pub(super) fn problems(&self) -> watch::Receiver<Problems> {
         match self {
             Self::Files(registry) => registry.problems(),
+            Self::Cluster(registry) => registry.problems(),
         }
     }
 
-    /// Stops watching; the last catalog stays readable.
+    /// Stops watching files; the last catalog stays readable. The cluster is watched to the end: finalizers wait for
+    /// what is said there.
     pub(super) fn stop(&self) {
         match self {
             Self::Files(registry) => registry.stop(),
+            Self::Cluster(_) => {}
         }
     }
 }

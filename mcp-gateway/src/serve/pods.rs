@@ -2,15 +2,27 @@
 //!
 //! One gateway alone: pods that an earlier one left are ended, their sessions revive.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
-use mcp_gateway_control::{Place, Registry};
+use mcp_gateway_autoscaler::InProcessScaler;
+use mcp_gateway_control::{
+    Place, Registry,
+    cluster::{BackendReport, ClusterConfig, ClusterRegistry, Writing},
+};
 use mcp_gateway_runtime::{
     Farewell, Runtime,
-    kubernetes::{Home, KubernetesConfig, KubernetesRuntime, client},
+    kubernetes::{Home, KubernetesConfig, KubernetesRuntime, Owners, client},
 };
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::ground::{Documents, Ground, NoBridges};
 use crate::{
@@ -20,6 +32,8 @@ use crate::{
 
 /// Longest farewell of a pod that nobody knows any more.
 const LEFT_BEHIND: Duration = Duration::from_secs(2);
+/// From one look at the autoscaler, for the objects' statuses, to the next.
+const REPORT_EACH: Duration = Duration::from_secs(1);
 
 /// The cluster, and what runs there already.
 ///
@@ -44,7 +58,12 @@ pub(super) async fn ground(settings: &Settings, pods: &Pods) -> anyhow::Result<G
         key: secrets.home,
     };
     let clients = (client::client(&config)?, client::client(&config)?);
+    let documents = documents(settings, pods, &config).await?;
     let runtime = KubernetesConfig {
+        owners: match &documents {
+            Documents::Cluster(registry) => registry.owners(),
+            Documents::Files(_) => Owners::default(),
+        },
         agent_image: pods.agent_image.clone(),
         max_body: settings.edge.max_body,
         ..KubernetesConfig::new(clients, &pods.namespace, &pods.installation, home)
@@ -57,14 +76,47 @@ pub(super) async fn ground(settings: &Settings, pods: &Pods) -> anyhow::Result<G
             .terminate(one.launched.instance, Farewell { grace })
             .await;
     }
-    let registry = Registry::start_for(Place::Pod, settings.backends.clone(), Vec::new()).await?;
     Ok(Ground {
         runtime,
         events,
         dial: Arc::new(NoBridges),
-        documents: Documents::Files(registry),
+        documents,
         sealing: secrets.sealing,
     })
+}
+
+/// From files where some are given, else from the cluster.
+async fn documents(
+    settings: &Settings,
+    pods: &Pods,
+    config: &kube::Config,
+) -> anyhow::Result<Documents> {
+    if !settings.backends.is_empty() {
+        let paths = settings.backends.clone();
+        let registry = Registry::start_for(Place::Pod, paths, Vec::new()).await?;
+        return Ok(Documents::Files(registry));
+    }
+    let registry = ClusterRegistry::start(ClusterConfig {
+        watches: client::client(config)?,
+        namespace: pods.namespace.clone(),
+        writing: Some(Writing::alone(client::client(config)?, &pods.installation)),
+    });
+    Ok(Documents::Cluster(Arc::new(registry.await)))
+}
+
+/// Tells the objects of the cluster how their backends are, until `stop`.
+pub(super) async fn report(
+    registry: Arc<ClusterRegistry>,
+    scaler: InProcessScaler,
+    stop: CancellationToken,
+) {
+    let mut each = interval(REPORT_EACH);
+    each.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(each.tick()).await.is_some() {
+        let asked = Instant::now();
+        let status = scaler.status().await;
+        registry.report(asked, BackendReport::all(&status, SystemTime::now()));
+    }
 }
 
 /// Where the port was left to the operating system, it is known only now.

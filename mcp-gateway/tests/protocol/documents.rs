@@ -24,6 +24,15 @@ impl Backend {
         }
     }
 
+    /// A backend of pods from `image`.
+    pub(crate) fn image(name: &str, transport: &str, image: &str) -> Self {
+        let spec = json!({"image": image, "transport": transport, "policy": {}});
+        Self {
+            name: name.to_owned(),
+            spec,
+        }
+    }
+
     /// The demo server over `stdio` or `streamable-http`.
     pub(crate) fn demo(name: &str, transport: &str) -> Self {
         let over = if transport == "stdio" {

@@ -42,11 +42,20 @@ impl Gateway {
 
     /// The same with further arguments.
     pub(crate) async fn start_with(backends: &[Backend], arguments: &[&str]) -> Self {
+        Self::start_in(backends, arguments, &[]).await
+    }
+
+    /// The same with further variables in its environment.
+    pub(crate) async fn start_in(
+        backends: &[Backend],
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let home = TempDir::new().expect("a temporary folder");
         let documents: String = backends.iter().map(Backend::document).collect();
-        std::fs::write(home.path().join("backends.yaml"), documents)
+        std::fs::write(home.path().join("backends.yaml"), &documents)
             .expect("documents are written");
-        let child = launch(home.path(), arguments);
+        let child = launch(home.path(), !documents.is_empty(), arguments, environment);
         let mut gateway = Self {
             child,
             home,
@@ -126,6 +135,12 @@ impl Gateway {
         }
     }
 
+    /// Ends it as a crash does: without any word to its instances.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it has ended");
+    }
+
     /// What the gateway logged, its last 60 lines.
     pub(crate) fn log(&self) -> String {
         let text = std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
@@ -151,13 +166,18 @@ fn address(ready: &Value, name: &str) -> String {
         .to_owned()
 }
 
-fn launch(home: &Path, arguments: &[&str]) -> Child {
+fn launch(home: &Path, documents: bool, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
     let log = File::create(home.join("log")).expect("a log file");
-    Command::new(BINARY)
+    let mut command = Command::new(BINARY);
+    command
         .arg("serve")
-        .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-        .arg("--backends")
-        .arg(home.join("backends.yaml"))
+        .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    // Without any, they come from where the arguments say.
+    if documents {
+        command.arg("--backends").arg(home.join("backends.yaml"));
+    }
+    command
+        .envs(environment.iter().copied())
         .arg("--state-dir")
         .arg(home.join("state"))
         .arg("--ready-file")

@@ -15,6 +15,7 @@ mod conformance;
 mod documents;
 mod gateway;
 mod hammer;
+mod pods;
 mod rmcp_client;
 mod sse;
 mod tools;
