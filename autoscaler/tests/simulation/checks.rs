@@ -85,6 +85,13 @@ struct Published {
     service: Service,
 }
 
+struct Permitted {
+    since: Instant,
+    on: InstanceId,
+    to: ActivatorId,
+    epoch: u64,
+}
+
 #[derive(Default)]
 pub(crate) struct Checks {
     pub(crate) counts: Counts,
@@ -92,7 +99,7 @@ pub(crate) struct Checks {
     /// Ever published as cut, or ended by itself: leases there may be lost.
     excused: BTreeSet<InstanceId>,
     departed: BTreeSet<InstanceId>,
-    permits: BTreeMap<SessionKey, (Instant, InstanceId, ActivatorId)>,
+    permits: BTreeMap<SessionKey, Permitted>,
     handed: BTreeSet<SessionKey>,
     ended: BTreeSet<SessionKey>,
 }
@@ -155,7 +162,7 @@ impl Checks {
     }
 
     pub(crate) fn void_permits(&mut self, id: InstanceId) {
-        self.permits.retain(|_, (_, at, _)| *at != id);
+        self.permits.retain(|_, one| one.on != id);
     }
 
     pub(crate) fn end_permit(&mut self, key: SessionKey) {
@@ -166,10 +173,16 @@ impl Checks {
         &mut self,
         key: SessionKey,
         at: InstanceId,
-        to: ActivatorId,
+        (to, epoch): (ActivatorId, u64),
         now: Instant,
     ) {
-        if let Some((since, on, _)) = self.permits.insert(key, (now, at, to)) {
+        let permitted = Permitted {
+            since: now,
+            on: at,
+            to,
+            epoch,
+        };
+        if let Some(Permitted { since, on, .. }) = self.permits.insert(key, permitted) {
             let age = now.saturating_duration_since(since);
             assert!(
                 age >= REVIVAL_PERMIT,
@@ -181,7 +194,13 @@ impl Checks {
 
     /// Its holder cannot use it any more, nor tell of it.
     pub(crate) fn holder_gone(&mut self, id: ActivatorId) {
-        self.permits.retain(|_, (_, _, to)| *to != id);
+        self.permits.retain(|_, one| one.to != id);
+    }
+
+    /// It has heard of that leader: what an earlier one gave it and has not arrived will be thrown away.
+    pub(crate) fn holds(&mut self, id: ActivatorId, epoch: u64, held: &BTreeSet<SessionKey>) {
+        self.permits
+            .retain(|key, one| one.to != id || one.epoch >= epoch || held.contains(key));
     }
 
     /// What a leader published says nothing of what the next one does.

@@ -69,7 +69,10 @@ fn nothing_is_lost_doubled_or_left_behind_whatever_happens() {
         "{total} steps of the core over seeds {seeds:?} in {seconds:.1} s: {:.0} steps/s\n{sum:#?}",
         total as f64 / seconds
     );
-    sum.assert_everything_happened();
+    // One seed alone may miss what is rare.
+    if number("MCP_GATEWAY_SIM_SEED").is_none() {
+        sum.assert_everything_happened();
+    }
 }
 
 #[test]

@@ -416,7 +416,8 @@ impl World {
                     }
                     if claimed.standing == Standing::Revive {
                         let (id, to) = (claimed.instance.id, self.pending[&waiter].activator);
-                        self.checks.permitted(session.key, id, to, self.now);
+                        self.checks
+                            .permitted(session.key, id, (to, self.epoch), self.now);
                     }
                 }
             }
@@ -532,6 +533,7 @@ impl World {
             }
             Happening::Crash(id) => {
                 if let Some(copy) = self.runtime.alive.remove(&id) {
+                    self.checks.void_permits(id);
                     if !copy.told_to_end {
                         self.checks.crashed(id);
                     }

@@ -244,7 +244,7 @@ impl World {
                         self.step(flight.to, heard);
                     }
                 }
-                what => {
+                what @ (What::Read | What::Write(_)) => {
                     let heard = self.serve(what);
                     self.send(flight.to, flight.request, What::Answer(heard));
                 }

@@ -145,6 +145,8 @@ impl World {
             return;
         };
         let all = one.restate(self.now);
+        let held = all.permits.iter().map(|one| one.session).collect();
+        self.checks.holds(id, all.epoch, &held);
         self.checks.counts.restated += 1;
         self.checks.counts.records_restated += all.records.len() as u64;
         self.checks.counts.permits_restated += all.permits.len() as u64;

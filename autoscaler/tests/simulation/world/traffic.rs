@@ -180,6 +180,9 @@ impl World {
         let unheard = self.activators.get(&at).is_none_or(|one| one.cut_off);
         if pending.left || unheard {
             let session = session.map(|session| session.key);
+            if let (Standing::Revive, Some(key)) = (&claimed.standing, session) {
+                self.checks.end_permit(key);
+            }
             return self.to_leader(epoch, Event::Undelivered { session, claimed });
         }
         let id = claimed.instance.id;
@@ -203,6 +206,7 @@ impl World {
         }
         if !self.activators[&at].is_open(id) {
             if let (Standing::Revive, Some(session)) = (&claimed.standing, &session) {
+                self.checks.end_permit(session.key);
                 self.send_news(
                     Some(at),
                     session,
