@@ -320,4 +320,7 @@ macro_rules! promises {
 contract! {
     processes: Processes::new().await;
     pods_without_agent: Pods::new(AgentForm::None).await;
+    pods_with_a_sidecar: Pods::new(AgentForm::Sidecar).await;
+    pods_with_a_volume: Pods::new(AgentForm::ImageVolume).await;
+    pods_with_a_copied_agent: Pods::new(AgentForm::Init).await;
 }

@@ -28,6 +28,8 @@ use tokio::net::TcpListener;
 
 /// The image with Python, which `dev/test` loads.
 pub const PYTHON: &str = "localhost/mcp-python:dev";
+/// The agent's image.
+pub const AGENT: &str = "localhost/mcp-gateway-agent:dev";
 const INTERPRETER: &str = "/opt/python/bin/python3.11";
 const FIXTURE: &str = include_str!("../fixtures/http_server.py");
 
@@ -94,6 +96,8 @@ impl Space {
         let clients = (connect(&self.kubeconfig).await, connect(&self.kubeconfig).await);
         KubernetesConfig {
             epoch,
+            agent_image: Some(AGENT.into()),
+            agent_pull_policy: Some("Never".into()),
             ..KubernetesConfig::new(clients, &self.name, "test", home)
         }
     }
