@@ -1,4 +1,4 @@
-//! Whom to call next, when, and when to give up. Pure: outcomes and `now` in, decision out.
+//! Whom to call next, when, and when to give up. Pure but for the jitter: outcomes and `now` in, decision out.
 //!
 //! A home that cannot be reached is waited for without end, since a server that serves must outlive its gateway's
 //! upgrades. Two answers are believed to be final only when they go on: a leader that has just begun may not know this
@@ -6,7 +6,6 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use backoff::{ExponentialBackoff, backoff::Backoff};
 use tokio::time::Instant;
 
 /// The pause after all homes were tried once, at first and at most.
@@ -47,28 +46,33 @@ pub(crate) struct Patience {
     at: usize,
     /// Homes tried since the last pause.
     tried: usize,
-    pause: ExponentialBackoff,
+    /// Pauses made since a call worked.
+    pauses: u32,
     refused_since: Option<Instant>,
     unknown_since: Option<Instant>,
+}
+
+/// The pause after so many others.
+fn pause(before: u32) -> Duration {
+    PAUSE
+        .0
+        .saturating_mul(1_u32.checked_shl(before).unwrap_or(u32::MAX))
+        .min(PAUSE.1)
+}
+
+/// Half as long to half as long again, so that the pods of a home that was away do not come back all at once.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..1.5))
 }
 
 impl Patience {
     /// For these homes; at least one.
     pub(crate) fn new(homes: Vec<SocketAddr>) -> Self {
-        let mut pause = ExponentialBackoff {
-            initial_interval: PAUSE.0,
-            max_interval: PAUSE.1,
-            multiplier: 2.0,
-            randomization_factor: 0.5,
-            max_elapsed_time: None,
-            ..ExponentialBackoff::default()
-        };
-        pause.reset();
         Self {
             homes,
             at: 0,
             tried: 0,
-            pause,
+            pauses: 0,
             refused_since: None,
             unknown_since: None,
         }
@@ -93,7 +97,7 @@ impl Patience {
                 self.refused_since = None;
                 self.unknown_since = None;
                 if lasted >= WORKED {
-                    self.pause.reset();
+                    self.pauses = 0;
                     self.tried = 0;
                     // The same home again, at once: often only the connection is gone.
                     return self.call(Duration::ZERO);
@@ -119,7 +123,8 @@ impl Patience {
             return self.call(Duration::ZERO);
         }
         self.tried = 0;
-        let pause = self.pause.next_backoff().unwrap_or(PAUSE.1);
+        let pause = jittered(pause(self.pauses));
+        self.pauses = self.pauses.saturating_add(1);
         self.call(pause)
     }
 }
@@ -158,6 +163,14 @@ mod tests {
             port(patience.after(Outcome::Unavailable, now)),
             (9000, true)
         );
+    }
+
+    #[test]
+    fn pauses_double_up_to_their_bound() {
+        let all: Vec<u128> = [0, 1, 2, 5, 6, 31, 32, u32::MAX]
+            .map(|before| pause(before).as_millis())
+            .into();
+        assert_eq!(all, [50, 100, 200, 1_600, 2_000, 2_000, 2_000, 2_000]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! How servers and agents end.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::time::Instant;
 
 use crate::support::{
     home::Home,

@@ -34,7 +34,7 @@ pub struct Line {
     say: mpsc::Sender<Say>,
 }
 
-struct Rings(mpsc::UnboundedSender<Ring>);
+struct Rings(mpsc::Sender<Ring>);
 
 #[async_trait::async_trait]
 impl home_server::Home for Rings {
@@ -57,10 +57,11 @@ impl home_server::Home for Rings {
         };
         self.0
             .send(ring)
-            .map_err(|_| Status::unavailable("nobody in"))?;
+            .await
+            .map_err(|_gone| Status::unavailable("nobody in"))?;
         let say = answered
             .await
-            .map_err(|_| Status::unavailable("not answered"))??;
+            .map_err(|_gone| Status::unavailable("not answered"))??;
         Ok(Response::new(ReceiverStream::new(say)))
     }
 }
@@ -68,7 +69,7 @@ impl home_server::Home for Rings {
 pub struct Home {
     pub address: SocketAddr,
     pub authority: Authority,
-    rings: mpsc::UnboundedReceiver<Ring>,
+    rings: mpsc::Receiver<Ring>,
     /// A runtime of its own: with it the connections go too.
     house: Option<Runtime>,
 }
@@ -92,7 +93,7 @@ impl Home {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let tls = authority.issue(HOME_NAME).unwrap().server_tls();
-        let (ring, rings) = mpsc::unbounded_channel();
+        let (ring, rings) = mpsc::channel(64);
         let service = home_server::HomeServer::new(Rings(ring));
         let server = Server::builder()
             .tls_config(tls)
