@@ -407,6 +407,13 @@ impl World {
                     !self.checks.has_departed(claimed.instance.id),
                     "given what is gone"
                 );
+                let complete = self.core.as_ref().is_some_and(Core::is_complete);
+                let asker = self.activators.get(&self.pending[&waiter].activator);
+                let gone = asker.and_then(|one| one.gone.get(&claimed.instance.id));
+                assert!(
+                    !complete || gone.is_none_or(|heard| *heard >= self.epoch),
+                    "answered with what was gone under an earlier leader"
+                );
                 if let Some(key) = claimed.session {
                     self.checks.handed_out(key);
                 }
