@@ -277,10 +277,19 @@ impl Stage for Pods {
     }
 
     async fn exists(&self, launched: &Launched) -> bool {
-        let pods = self.space.pods().list(&kube::api::ListParams::default()).await;
+        let pods = self
+            .space
+            .pods()
+            .list(&kube::api::ListParams::default())
+            .await;
         let left = pods.expect("the pods are listed").items;
         left.iter().any(|pod| {
-            let uid = pod.metadata.uid.as_deref().unwrap_or_default().replace('-', "");
+            let uid = pod
+                .metadata
+                .uid
+                .as_deref()
+                .unwrap_or_default()
+                .replace('-', "");
             uid == launched.instance.to_string()
         })
     }

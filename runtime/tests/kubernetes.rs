@@ -17,9 +17,10 @@ use mcp_gateway_api::{
     ids::InstanceId,
 };
 use mcp_gateway_runtime::{
-    EventReceiver, Farewell, FoundStage, Runtime, RuntimeEvent, kubernetes::KubernetesRuntime,
+    EventReceiver, Farewell, FoundStage, Runtime, RuntimeEvent,
+    kubernetes::{KubernetesRuntime, refusals::Refusal},
 };
-use support::order;
+use support::{order, until};
 use tokio::time::{Instant, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -28,7 +29,10 @@ const FAREWELL: Farewell = Farewell {
 };
 
 async fn next(events: &mut EventReceiver) -> RuntimeEvent {
-    timeout(PATIENCE, events.recv()).await.expect("an event in time").expect("the runtime lives")
+    timeout(PATIENCE, events.recv())
+        .await
+        .expect("an event in time")
+        .expect("the runtime lives")
 }
 
 /// Events of one instance up to its end.
@@ -68,13 +72,10 @@ async fn fails(
 
 #[tokio::test]
 async fn what_cannot_run_is_told_in_a_sentence_and_nothing_is_left() {
-    let Some(space) = Space::new().await else { return };
-    let (runtime, mut events, _) = space.open().await;
-    let with_env = |value: EnvValue| {
-        let mut spec = server(AgentForm::None, &["serve"]);
-        spec.env.push(EnvVar { name: "X".into(), value });
-        spec
+    let Some(space) = Space::new().await else {
+        return;
     };
+    let (runtime, mut events, _) = space.open().await;
     let pull = |image_name: &str, policy: &str| {
         let mut spec = image(AgentForm::None, image_name, &["x"]);
         spec.pod = Arc::new(PodOptions {
@@ -84,15 +85,41 @@ async fn what_cannot_run_is_told_in_a_sentence_and_nothing_is_left() {
         spec
     };
     for (spec, words) in [
-        (pull("localhost/no-such-image:1", "Never"), "imagePullPolicy Never"),
-        (pull("localhost:1/no-such-image:1", "IfNotPresent"), "could not be pulled"),
+        (
+            pull("localhost/no-such-image:1", "Never"),
+            "imagePullPolicy Never",
+        ),
+        (
+            pull("localhost:1/no-such-image:1", "IfNotPresent"),
+            "could not be pulled",
+        ),
         (pull("NOT A NAME", "IfNotPresent"), "not a valid one"),
-        (image(AgentForm::None, PYTHON, &["/no/such/program"]), "command does not exist"),
+        (
+            image(AgentForm::None, PYTHON, &["/no/such/program"]),
+            "command does not exist",
+        ),
     ] {
         let report = fails((&runtime, &mut events), spec).await;
         assert!(report.summary.contains(words), "{report:?}");
         assert!(!report.summary.contains("localhost"), "{report:?}");
     }
+    assert!(space.pod_names().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_secret_must_be_there_labelled_and_hold_the_key() {
+    let Some(space) = Space::new().await else {
+        return;
+    };
+    let (runtime, mut events, _) = space.open().await;
+    let with_env = |value: EnvValue| {
+        let mut spec = server(AgentForm::None, &["serve"]);
+        spec.env.push(EnvVar {
+            name: "X".into(),
+            value,
+        });
+        spec
+    };
     let key = KeyRef {
         name: "absent".into(),
         key: "token".into(),
@@ -109,13 +136,22 @@ async fn what_cannot_run_is_told_in_a_sentence_and_nothing_is_left() {
         .expect("a secret")
     };
     let params = PostParams::default();
-    secrets.create(&params, &secret(serde_json::json!({}))).await.expect("it is made");
+    secrets
+        .create(&params, &secret(serde_json::json!({})))
+        .await
+        .expect("it is made");
     let launch = runtime.launch(order(with_env(EnvValue::FromSecret(key.clone()))));
     let report = launch.await.expect_err("the Secret is not labelled");
     assert!(report.summary.contains("not labelled"), "{report:?}");
-    secrets.delete("absent", &DeleteParams::default()).await.expect("it is deleted");
+    secrets
+        .delete("absent", &DeleteParams::default())
+        .await
+        .expect("it is deleted");
     let labels = serde_json::json!({"mcp-gateway.dev/backend": "fixture"});
-    secrets.create(&params, &secret(labels)).await.expect("it is made");
+    secrets
+        .create(&params, &secret(labels))
+        .await
+        .expect("it is made");
     let report = fails((&runtime, &mut events), with_env(EnvValue::FromSecret(key))).await;
     assert!(report.summary.contains("key is missing"), "{report:?}");
     assert!(space.pod_names().await.is_empty());
@@ -123,17 +159,25 @@ async fn what_cannot_run_is_told_in_a_sentence_and_nothing_is_left() {
 
 #[tokio::test]
 async fn a_quota_is_named_and_the_next_launch_works_when_it_is_gone() {
-    let Some(space) = Space::new().await else { return };
+    let Some(space) = Space::new().await else {
+        return;
+    };
     let (runtime, mut events, _) = space.open().await;
     let quotas: Api<ResourceQuota> = Api::namespaced(space.client.clone(), &space.name);
     let quota = serde_json::from_value(serde_json::json!({
         "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}},
     }))
     .expect("a quota");
-    quotas.create(&PostParams::default(), &quota).await.expect("it is made");
+    quotas
+        .create(&PostParams::default(), &quota)
+        .await
+        .expect("it is made");
     let report = loop {
         // The quota is in force a moment after it was made.
-        match runtime.launch(order(server(AgentForm::None, &["serve"]))).await {
+        match runtime
+            .launch(order(server(AgentForm::None, &["serve"])))
+            .await
+        {
             Err(report) => break report,
             Ok(launched) => {
                 runtime.terminate(launched.instance, FAREWELL).await;
@@ -142,9 +186,18 @@ async fn a_quota_is_named_and_the_next_launch_works_when_it_is_gone() {
         }
     };
     assert!(report.summary.contains("quota"), "{report:?}");
-    assert!(report.stderr_tail.concat().contains("exceeded quota"), "{report:?}");
-    quotas.delete("none", &DeleteParams::default()).await.expect("it is deleted");
-    let launched = runtime.launch(order(server(AgentForm::None, &["serve"]))).await.expect("it is made");
+    assert!(
+        report.stderr_tail.concat().contains("exceeded quota"),
+        "{report:?}"
+    );
+    quotas
+        .delete("none", &DeleteParams::default())
+        .await
+        .expect("it is deleted");
+    let launched = runtime
+        .launch(order(server(AgentForm::None, &["serve"])))
+        .await
+        .expect("it is made");
     ready(&mut events, launched.instance).await;
     runtime.terminate(launched.instance, FAREWELL).await;
     end_of(&mut events, launched.instance).await;
@@ -152,7 +205,9 @@ async fn a_quota_is_named_and_the_next_launch_works_when_it_is_gone() {
 
 #[tokio::test]
 async fn a_pod_that_fits_nowhere_is_a_warning_until_it_is_ended() {
-    let Some(space) = Space::new().await else { return };
+    let Some(space) = Space::new().await else {
+        return;
+    };
     let (runtime, mut events, _) = space.open().await;
     let mut spec = server(AgentForm::None, &["serve"]);
     spec.pod = Arc::new(PodOptions {
@@ -161,7 +216,9 @@ async fn a_pod_that_fits_nowhere_is_a_warning_until_it_is_ended() {
     });
     let launched = runtime.launch(order(spec)).await.expect("it is made");
     match next(&mut events).await {
-        RuntimeEvent::Warning(_, text) => assert!(text.contains("no node") && text.contains("cpu"), "{text}"),
+        RuntimeEvent::Warning(_, text) => {
+            assert!(text.contains("no node") && text.contains("cpu"), "{text}")
+        }
         other @ (RuntimeEvent::Running(_) | RuntimeEvent::Ready(..) | RuntimeEvent::Exited(..)) => {
             panic!("{other:?}")
         }
@@ -172,10 +229,14 @@ async fn a_pod_that_fits_nowhere_is_a_warning_until_it_is_ended() {
 
 #[tokio::test]
 async fn a_namespace_that_does_not_exist_is_named() {
-    let Some(space) = Space::new().await else { return };
+    let Some(space) = Space::new().await else {
+        return;
+    };
     let mut config = space.config(1).await;
     config.namespace = "there-is-no-such-namespace".into();
-    let (runtime, _events, _) = KubernetesRuntime::open(config).await.expect("an empty list is no error");
+    let (runtime, _events, _) = KubernetesRuntime::open(config)
+        .await
+        .expect("an empty list is no error");
     let report = runtime
         .launch(order(server(AgentForm::None, &["serve"])))
         .await
@@ -185,18 +246,28 @@ async fn a_namespace_that_does_not_exist_is_named() {
 
 #[tokio::test]
 async fn the_next_runtime_finds_the_pods_of_the_one_before_and_ends_them() {
-    let Some(space) = Space::new().await else { return };
+    let Some(space) = Space::new().await else {
+        return;
+    };
     let (runtime, mut events, _) = space.open().await;
-    let launched = runtime.launch(order(server(AgentForm::None, &["serve"]))).await.expect("it is made");
+    let launched = runtime
+        .launch(order(server(AgentForm::None, &["serve"])))
+        .await
+        .expect("it is made");
     ready(&mut events, launched.instance).await;
     drop((runtime, events));
-    let (runtime, mut events, found) = KubernetesRuntime::open(space.config(2).await).await.expect("it opens");
+    let (runtime, mut events, found) = KubernetesRuntime::open(space.config(2).await)
+        .await
+        .expect("it opens");
     let [found] = found.as_slice() else {
         panic!("{found:?}");
     };
     let expected = order(server(AgentForm::None, &["serve"]));
     assert_eq!(found.launched.instance, launched.instance);
-    assert_eq!((&found.slot, &found.tenant), (&expected.slot, &expected.tenant));
+    assert_eq!(
+        (&found.slot, &found.tenant),
+        (&expected.slot, &expected.tenant)
+    );
     assert_eq!(found.generation, expected.backend.generation);
     assert_eq!(found.stage, FoundStage::Running);
     ready(&mut events, launched.instance).await;
@@ -216,24 +287,73 @@ async fn the_next_runtime_finds_the_pods_of_the_one_before_and_ends_them() {
 }
 
 #[tokio::test]
+async fn an_agent_finds_the_next_leader_and_its_server_has_gone_on() {
+    let Some(space) = Space::new().await else {
+        return;
+    };
+    let config = space.config(1).await;
+    let home = config.home.advertise[0];
+    let (runtime, mut events, _) = KubernetesRuntime::open(config).await.expect("it opens");
+    let spec = server(AgentForm::ImageVolume, &["serve"]);
+    let launched = runtime.launch(order(spec)).await.expect("it is made");
+    ready(&mut events, launched.instance).await;
+    drop((runtime, events));
+    let again = until("the first one's listener is closed", || {
+        std::net::TcpListener::bind(home).ok()
+    })
+    .await;
+    again.set_nonblocking(true).expect("a socket");
+    let listener = tokio::net::TcpListener::from_std(again).expect("a listener");
+    let config = space.config_at(2, listener).await;
+    let (runtime, mut events, found) = KubernetesRuntime::open(config).await.expect("it opens");
+    assert_eq!(found.len(), 1);
+    ready(&mut events, launched.instance).await;
+    runtime.terminate(launched.instance, FAREWELL).await;
+    let (_, report) = end_of(&mut events, launched.instance).await;
+    assert!(
+        report.code.is_some() || report.signal.is_some(),
+        "the agent told how it ended: {report:?}"
+    );
+    assert_eq!(runtime.refusals().get(Refusal::Token), 0);
+}
+
+#[tokio::test]
 async fn a_pod_that_somebody_deletes_is_an_exit_and_a_crash_brings_its_last_words() {
-    let Some(space) = Space::new().await else { return };
+    let Some(space) = Space::new().await else {
+        return;
+    };
     let (runtime, mut events, _) = space.open().await;
-    let launched = runtime.launch(order(server(AgentForm::None, &["serve"]))).await.expect("it is made");
+    let launched = runtime
+        .launch(order(server(AgentForm::None, &["serve"])))
+        .await
+        .expect("it is made");
     ready(&mut events, launched.instance).await;
     let [name] = space.pod_names().await.try_into().expect("one pod");
-    space.pods().delete(&name, &DeleteParams::default().grace_period(1)).await.expect("it is deleted");
+    space
+        .pods()
+        .delete(&name, &DeleteParams::default().grace_period(1))
+        .await
+        .expect("it is deleted");
     let (before, report) = end_of(&mut events, launched.instance).await;
     assert!(before.is_empty(), "{before:?}");
     assert!(!report.summary.is_empty());
-    let report = fails((&runtime, &mut events), server(AgentForm::None, &["exit", "3"])).await;
+    let report = fails(
+        (&runtime, &mut events),
+        server(AgentForm::None, &["exit", "3"]),
+    )
+    .await;
     assert_eq!(report.code, Some(3));
-    assert!(report.stderr_tail.concat().contains("going down"), "{report:?}");
+    assert!(
+        report.stderr_tail.concat().contains("going down"),
+        "{report:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_pod_is_made_within_10_ms() {
-    let Some(space) = Space::new().await else { return };
+    let Some(space) = Space::new().await else {
+        return;
+    };
     let (runtime, mut events, _) = space.open().await;
     // Nothing but the call is measured: no node takes these pods.
     let mut spec = server(AgentForm::None, &["serve"]);
@@ -244,7 +364,10 @@ async fn a_pod_is_made_within_10_ms() {
     let mut took = Vec::new();
     for _ in 0..30 {
         let began = Instant::now();
-        let launched = runtime.launch(order(spec.clone())).await.expect("it is made");
+        let launched = runtime
+            .launch(order(spec.clone()))
+            .await
+            .expect("it is made");
         took.push(began.elapsed());
         runtime.terminate(launched.instance, FAREWELL).await;
         end_of(&mut events, launched.instance).await;
@@ -252,7 +375,18 @@ async fn a_pod_is_made_within_10_ms() {
     took.sort();
     let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
     // The goal is 10 ms on a machine that does nothing else; more than this is a connection with Nagle's delay.
-    assert!(median < Duration::from_millis(40), "p50 {median:?}, worst {worst:?}");
-    assert!(space.pods().list(&ListParams::default()).await.expect("a list").items.is_empty());
+    assert!(
+        median < Duration::from_millis(40),
+        "p50 {median:?}, worst {worst:?}"
+    );
+    assert!(
+        space
+            .pods()
+            .list(&ListParams::default())
+            .await
+            .expect("a list")
+            .items
+            .is_empty()
+    );
     eprintln!("pod create: p50 {median:?}, worst {worst:?}");
 }

@@ -197,7 +197,9 @@ impl PodTask {
     fn target(&self) -> Target {
         let version = match &*self.watched.borrow() {
             Watched::Here(seen) => seen.version.clone(),
-            Watched::Gone(last) => last.as_ref().map_or_else(String::new, |s| s.version.clone()),
+            Watched::Gone(last) => last
+                .as_ref()
+                .map_or_else(String::new, |s| s.version.clone()),
         };
         Target {
             name: self.entry.name.clone(),
@@ -242,9 +244,11 @@ impl PodTask {
 
 fn not_yet(why: &NotYet) -> String {
     match why {
-        NotYet::Silent => "it did not listen on its port where other pods reach it (it must listen on 0.0.0.0; \
+        NotYet::Silent => {
+            "it did not listen on its port where other pods reach it (it must listen on 0.0.0.0; \
                            `spec.port` says on which port)"
-            .to_owned(),
+                .to_owned()
+        }
         NotYet::OnlyLoopback
         | NotYet::Hangs
         | NotYet::NoHttp

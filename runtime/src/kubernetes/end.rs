@@ -76,7 +76,10 @@ pub(crate) async fn end(pods: &Api<Pod>, mut target: Target, grace: Duration) ->
                 wait(&mut pause).await;
             }
             Tried::TimedOut => {
-                tracing::warn!(pod = target.name, "the API server did not answer; trying again");
+                tracing::warn!(
+                    pod = target.name,
+                    "the API server did not answer; trying again"
+                );
                 wait(&mut pause).await;
             }
         }
@@ -103,7 +106,13 @@ async fn once(pods: &Api<Pod>, target: &Target, grace: Duration) -> Tried {
     };
     // The API server counts in whole seconds, and 0 would mean without asking the node.
     let seconds = grace.as_millis().div_ceil(1000).max(1);
-    delete(pods, target, version, u32::try_from(seconds).unwrap_or(u32::MAX)).await
+    delete(
+        pods,
+        target,
+        version,
+        u32::try_from(seconds).unwrap_or(u32::MAX),
+    )
+    .await
 }
 
 async fn delete(
@@ -127,11 +136,13 @@ async fn delete(
 }
 
 fn judge(error: kube::Error) -> Tried {
-    match &error {
-        kube::Error::Api(status) if status.code == 404 => Tried::Done(Outcome::Gone),
-        kube::Error::Api(status) if status.code == 409 => Tried::Changed,
-        // Changing a UID is "invalid": the name is another pod's by now.
-        kube::Error::Api(status) if status.code == 422 => Tried::Changed,
+    let kube::Error::Api(status) = &error else {
+        return Tried::Failed(error);
+    };
+    match status.code {
+        404 => Tried::Done(Outcome::Gone),
+        // Changing a UID is "invalid" (422): the name is another pod's by now.
+        409 | 422 => Tried::Changed,
         _ => Tried::Failed(error),
     }
 }

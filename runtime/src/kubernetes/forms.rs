@@ -56,7 +56,9 @@ pub struct Abilities {
 /// A sentence that names the field and the remedy.
 pub fn choose(spec: &LaunchSpec, can: Abilities) -> Result<Form, String> {
     if spec.image.is_none() {
-        return Err("it has no `image`, so no pod can be made of it: name one in `spec.image`".into());
+        return Err(
+            "it has no `image`, so no pod can be made of it: name one in `spec.image`".into(),
+        );
     }
     let stdio = spec.transport == Transport::Stdio;
     let form = match spec.pod.agent {
@@ -146,7 +148,12 @@ mod tests {
         for (transport, agent, command, word) in [
             (Transport::Stdio, AgentForm::Sidecar, &["x"][..], "embedded"),
             (Transport::Stdio, AgentForm::None, &["x"], "embedded"),
-            (Transport::StreamableHttp, AgentForm::ImageVolume, &[], "spec.command"),
+            (
+                Transport::StreamableHttp,
+                AgentForm::ImageVolume,
+                &[],
+                "spec.command",
+            ),
             (Transport::Sse, AgentForm::Init, &[], "spec.command"),
         ] {
             let refused = choose(&spec(transport, agent, command), ALL).unwrap_err();
@@ -159,7 +166,13 @@ mod tests {
 
     #[test]
     fn a_form_is_written_as_documents_write_it() {
-        for form in [Form::Embedded, Form::Sidecar, Form::ImageVolume, Form::Init, Form::None] {
+        for form in [
+            Form::Embedded,
+            Form::Sidecar,
+            Form::ImageVolume,
+            Form::Init,
+            Form::None,
+        ] {
             assert_eq!(serde_json::to_value(form).unwrap(), form.label());
         }
     }

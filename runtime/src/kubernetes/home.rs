@@ -98,7 +98,10 @@ impl home_server::Home for Service {
     ) -> Result<Response<Self::CallStream>, Status> {
         let remote = request.remote_addr();
         let mut from = request.into_inner();
-        let hello = self.hello(&mut from).await.map_err(|why| self.refuse(why, remote, ""))?;
+        let hello = self
+            .hello(&mut from)
+            .await
+            .map_err(|why| self.refuse(why, remote, ""))?;
         let name = one_line(&hello.pod_name, 63);
         let caller = match self.identify(&hello, remote).await {
             Ok(caller) => caller,
@@ -115,7 +118,14 @@ impl home_server::Home for Service {
             tokio::spawn(async move { world.keep_spent(&entry).await });
         }
         let drain = caller.entry.agent.subscribe();
-        tokio::spawn(converse(caller, hello.state, from, to, drain));
+        let stop = self.world.stop.clone();
+        tokio::spawn(async move {
+            // A leader that has stood down hangs up, so that its agents look for the next.
+            tokio::select! {
+                () = converse(caller, hello.state, from, to, drain) => {}
+                () = stop.cancelled() => {}
+            }
+        });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -124,14 +134,19 @@ impl Service {
     fn refuse(&self, why: Refusal, remote: Option<SocketAddr>, name: &str) -> Status {
         self.world.refusals.count(why);
         let remote = remote.map_or_else(String::new, |address| address.to_string());
-        tracing::warn!(pod = name, remote, why = why.label(), "an agent's call was refused");
+        tracing::warn!(
+            pod = name,
+            remote,
+            why = why.label(),
+            "an agent's call was refused"
+        );
         why.status()
     }
 
     async fn hello(&self, from: &mut Streaming<FromAgent>) -> Result<agent::Hello, Refusal> {
-        let _room = self.strangers.try_acquire().map_err(|_| Refusal::Crowded)?;
+        let _room = self.strangers.try_acquire().or(Err(Refusal::Crowded))?;
         let first = timeout(HELLO, from.message()).await;
-        match first.map_err(|_| Refusal::Silent)? {
+        match first.or(Err(Refusal::Silent))? {
             Ok(Some(FromAgent {
                 what: Some(from_agent::What::Hello(hello)),
             })) if hello.protocol >= PROTOCOL => Ok(hello),
@@ -150,7 +165,9 @@ impl Service {
         let token = match &hello.proof {
             Some(Proof::LaunchToken(bytes)) => {
                 let token = LaunchToken::from_bytes(bytes).ok_or(Refusal::Token)?;
-                key.made_token(name, &token).then_some(()).ok_or(Refusal::Token)?;
+                key.made_token(name, &token)
+                    .then_some(())
+                    .ok_or(Refusal::Token)?;
                 Some(token)
             }
             Some(Proof::ReconnectSecret(secret)) => {
@@ -165,7 +182,11 @@ impl Service {
             return Err(Refusal::Unknown);
         }
         let Some(token) = token else {
-            return Ok(Caller { entry, ip, first: false });
+            return Ok(Caller {
+                entry,
+                ip,
+                first: false,
+            });
         };
         {
             let mut expected = entry.token.lock();
@@ -175,7 +196,11 @@ impl Service {
                 Some(_) => *expected = None,
             }
         }
-        Ok(Caller { entry, ip, first: true })
+        Ok(Caller {
+            entry,
+            ip,
+            first: true,
+        })
     }
 
     async fn find(&self, name: &str, uid: &str) -> Result<Arc<Entry>, Refusal> {
@@ -186,7 +211,9 @@ impl Service {
             let _ = timeout(HELLO, table.settled(name)).await;
         }
         let entry = table.get(id).ok_or(Refusal::Unknown)?;
-        (entry.name == name).then_some(entry).ok_or(Refusal::Foreign)
+        (entry.name == name)
+            .then_some(entry)
+            .ok_or(Refusal::Foreign)
     }
 
     fn welcome(&self, caller: &Caller, wants_orders: bool) -> agent::Welcome {
@@ -215,7 +242,7 @@ async fn address(
     entry: &Entry,
     remote: Option<SocketAddr>,
 ) -> Result<IpAddr, Refusal> {
-    let claimed: IpAddr = hello.ip.parse().map_err(|_| Refusal::Address)?;
+    let claimed: IpAddr = hello.ip.parse().or(Err(Refusal::Address))?;
     let claimed = claimed.to_canonical();
     if remote.is_some_and(|remote| remote.ip().to_canonical() == claimed) {
         return Ok(claimed);
@@ -227,7 +254,9 @@ async fn address(
     });
     match timeout(ADDRESS, known).await {
         Ok(Ok(watched)) => match &*watched {
-            Watched::Here(seen) if seen.ip.map(|ip| ip.to_canonical()) == Some(claimed) => Ok(claimed),
+            Watched::Here(seen) if seen.ip.map(|ip| ip.to_canonical()) == Some(claimed) => {
+                Ok(claimed)
+            }
             Watched::Here(_) => Err(Refusal::Address),
             Watched::Gone(_) => Err(Refusal::Unknown),
         },
@@ -244,7 +273,11 @@ async fn converse(
     mut drain: watch::Receiver<Option<Drain>>,
 ) {
     let entry = &caller.entry;
-    tracing::debug!(pod = entry.name, first = caller.first, "an agent has called home");
+    tracing::debug!(
+        pod = entry.name,
+        first = caller.first,
+        "an agent has called home"
+    );
     let mut news = vec![Input::Hello];
     news.extend(state.into_iter().flat_map(|state| of_state(&caller, state)));
     loop {
@@ -262,6 +295,7 @@ async fn converse(
                     break;
                 }
             },
+            () = entry.inbox.closed() => return,
             Ok(()) = drain.changed() => {
                 let asked = *drain.borrow_and_update();
                 if let Some(Drain(grace)) = asked {
@@ -278,7 +312,9 @@ async fn converse(
 fn of_state(caller: &Caller, state: agent::State) -> Vec<Input> {
     let running = state.running.then_some(Input::AgentRuns);
     let ready = state.ready.and_then(|ready| serves(caller, &ready));
-    let exited = state.exited.map(|exited| Input::AgentExited(report(exited)));
+    let exited = state
+        .exited
+        .map(|exited| Input::AgentExited(report(exited)));
     [running, ready, exited].into_iter().flatten().collect()
 }
 

@@ -17,9 +17,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     World, end, forms, names,
+    orders::orders,
     seen::Seen,
     sentences,
-    template::{Place, Template, orders, token_of},
+    template::{Place, Template, token_of},
 };
 use crate::{LaunchOrder, Launched};
 
@@ -57,8 +58,7 @@ pub(crate) async fn launch(world: &Arc<World>, order: LaunchOrder) -> Result<Lau
             number,
             owner_uid: owner.as_deref(),
         };
-        let template =
-            Template::render(&order, form, &world.settings, place).map_err(refused)?;
+        let template = Template::render(&order, form, &world.settings, place).map_err(refused)?;
         match create(world, &template).await? {
             Tried::Made(pod, token) => {
                 let launched = world.take_in_new(&pod, &template, &order, token);
@@ -102,7 +102,9 @@ async fn create(world: &World, template: &Template) -> Result<Tried, ExitReport>
         let params = PostParams::default();
         let error = match timeout(end::CALL, world.pods.create(&params, &pod)).await {
             Ok(Ok(made)) => return Ok(Tried::Made(Box::new(made), token)),
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 && status.reason == "AlreadyExists" => {
+            Ok(Err(kube::Error::Api(status)))
+                if status.code == 409 && status.reason == "AlreadyExists" =>
+            {
                 match existing(world, template).await {
                     Ok(Some(tried)) => return Ok(tried),
                     Ok(None) => None,
@@ -110,7 +112,11 @@ async fn create(world: &World, template: &Template) -> Result<Tried, ExitReport>
                 }
             }
             Ok(Err(error)) if is_final(&error) => {
-                return Err(sentences::refused(&error, "create pods", &world.settings.namespace));
+                return Err(sentences::refused(
+                    &error,
+                    "create pods",
+                    &world.settings.namespace,
+                ));
             }
             Ok(Err(error)) => Some(error),
             Err(_) => None,
@@ -121,7 +127,11 @@ async fn create(world: &World, template: &Template) -> Result<Tried, ExitReport>
                 |error| sentences::refused(&error, "create pods", &world.settings.namespace),
             ));
         }
-        tracing::warn!(pod = template.name, error = error.map(tracing::field::display), "a pod could not be created; trying again");
+        tracing::warn!(
+            pod = template.name,
+            error = error.map(tracing::field::display),
+            "a pod could not be created; trying again"
+        );
         sleep(pause).await;
         pause = (pause * 2).min(AGAIN_AT_MOST);
     }
@@ -129,15 +139,15 @@ async fn create(world: &World, template: &Template) -> Result<Tried, ExitReport>
 
 /// Whether asking again would be of no use: the API server has looked at it and said no.
 fn is_final(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => match status.code {
-            429 | 500 | 502..=504 => status.message.contains("webhook"),
-            // The namespace's default service account is made a moment after the namespace.
-            403 => !status.message.contains("error looking up service account"),
-            409 => false,
-            _ => true,
-        },
-        _ => false,
+    let kube::Error::Api(status) = error else {
+        return false;
+    };
+    match status.code {
+        429 | 500 | 502..=504 => status.message.contains("webhook"),
+        // The namespace's default service account is made a moment after the namespace.
+        403 => !status.message.contains("error looking up service account"),
+        409 => false,
+        _ => true,
     }
 }
 
@@ -178,7 +188,10 @@ async fn check_sources(world: &World, order: &LaunchOrder) -> Result<(), ExitRep
         .map(|(kind, name, optional)| check_source(world, order, kind, name, optional));
     match timeout(end::CALL, try_join_all(checks)).await {
         Ok(checked) => checked.map(|_| ()),
-        Err(_) => Err(sentences::report("the Kubernetes API server did not answer", "")),
+        Err(_) => Err(sentences::report(
+            "the Kubernetes API server did not answer",
+            "",
+        )),
     }
 }
 
@@ -190,8 +203,16 @@ async fn check_source(
     optional: bool,
 ) -> Result<(), ExitReport> {
     let found = match kind {
-        "Secret" => world.secrets.get_metadata_opt(name).await.map(|found| found.map(|o| o.metadata)),
-        _ => world.config_maps.get_metadata_opt(name).await.map(|found| found.map(|o| o.metadata)),
+        "Secret" => world
+            .secrets
+            .get_metadata_opt(name)
+            .await
+            .map(|found| found.map(|o| o.metadata)),
+        _ => world
+            .config_maps
+            .get_metadata_opt(name)
+            .await
+            .map(|found| found.map(|o| o.metadata)),
     };
     let (backend, tenant) = (&order.backend.name, &order.tenant);
     let namespace = &world.settings.namespace;

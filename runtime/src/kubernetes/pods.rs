@@ -285,7 +285,8 @@ impl Pod {
 
     fn overdue(&mut self, out: &mut Vec<Effect>) {
         if self.stage == Stage::Ending && !self.buried {
-            let text = "its node does not confirm that it has ended; its pod is removed all the same";
+            let text =
+                "its node does not confirm that it has ended; its pod is removed all the same";
             self.warn(text.into(), out);
             self.bury(false, out);
         }

@@ -76,7 +76,16 @@ impl Refusals {
     }
 
     fn of(&self, why: Refusal) -> &AtomicU64 {
-        let [silent, crowded, protocol, token, spent, foreign, address, unknown] = &self.0;
+        let [
+            silent,
+            crowded,
+            protocol,
+            token,
+            spent,
+            foreign,
+            address,
+            unknown,
+        ] = &self.0;
         match why {
             Refusal::Silent => silent,
             Refusal::Crowded => crowded,

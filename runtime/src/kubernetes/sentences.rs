@@ -171,9 +171,11 @@ fn pod_over(seen: &Seen) -> ExitReport {
 
 fn container_ended(ended: &Ended) -> ExitReport {
     // Container runtimes tell the signal only as 128 + n.
-    let signal = ended
-        .signal
-        .or_else(|| (129..=159).contains(&ended.code).then_some(ended.code - 128));
+    let signal = ended.signal.or_else(|| {
+        (129..=159)
+            .contains(&ended.code)
+            .then_some(ended.code - 128)
+    });
     let public = match (ended.said.reason.as_str(), signal) {
         ("OOMKilled", _) => "it used more memory than its limit and was killed".to_owned(),
         ("StartError" | "ContainerCannotRun", _) => start_error(&ended.said.message).to_owned(),
@@ -194,7 +196,10 @@ fn container_ended(ended: &Ended) -> ExitReport {
 /// Why the API server refused something; `doing` is what was tried, such as `create pods`.
 pub(crate) fn refused(error: &kube::Error, doing: &str, namespace: &str) -> ExitReport {
     let kube::Error::Api(status) = error else {
-        return report("the Kubernetes API server did not answer", &error.to_string());
+        return report(
+            "the Kubernetes API server did not answer",
+            &error.to_string(),
+        );
     };
     let message = status.message.as_str();
     let says = |word: &str| message.contains(word);
@@ -217,7 +222,9 @@ pub(crate) fn refused(error: &kube::Error, doing: &str, namespace: &str) -> Exit
         403 => "the cluster does not admit its pod".to_owned(),
         401 => "the API server does not accept the gateway's credentials".to_owned(),
         404 if says("namespaces") => "the namespace for its pod does not exist".to_owned(),
-        422 => "the API server does not accept its pod: a field of its document is wrong".to_owned(),
+        422 => {
+            "the API server does not accept its pod: a field of its document is wrong".to_owned()
+        }
         429 => "the Kubernetes API server is overloaded".to_owned(),
         _ => "the Kubernetes API server could not make its pod".to_owned(),
     };

@@ -1,4 +1,4 @@
-//! From an order to the pod that is created, and to the orders its agent is given. Pure.
+//! From an order to the pod that is created. Pure.
 //!
 //! Invariants: nothing in a document reaches the pod but what is on the allow-list; our own labels, annotations and
 //! the agent's environment win over a document's; the pod runs without root, capabilities, a service account's token
@@ -12,7 +12,6 @@ use mcp_gateway_api::{
     backend::{EnvValue, KeyRef, LaunchSpec, Transport},
     ids::Generation,
 };
-use mcp_gateway_link::agent;
 use serde_json::{Value, json};
 
 use super::{
@@ -184,12 +183,7 @@ fn metadata(order: &LaunchOrder, settings: &Settings, name: &str, owner: Option<
     metadata
 }
 
-fn spec(
-    launch: &LaunchSpec,
-    form: Form,
-    settings: &Settings,
-    port: u16,
-) -> Result<Value, String> {
+fn spec(launch: &LaunchSpec, form: Form, settings: &Settings, port: u16) -> Result<Value, String> {
     let options = &launch.pod;
     let mut server = server(launch, form, settings, port)?;
     let mut containers = Vec::new();
@@ -219,8 +213,7 @@ fn spec(
     }
     if matches!(form, Form::ImageVolume | Form::Init) {
         server["command"] = json!([format!("{MOUNT}/mcp-gateway-agent")]);
-        server["volumeMounts"] =
-            json!([{"name": AGENT, "mountPath": MOUNT, "readOnly": true}]);
+        server["volumeMounts"] = json!([{"name": AGENT, "mountPath": MOUNT, "readOnly": true}]);
     }
     containers.insert(0, server);
     spec["containers"] = containers.into();
@@ -274,10 +267,15 @@ fn server(
     }));
     if direct {
         let fill = |words: &[String]| -> Vec<Value> {
-            let filled = words.iter().map(|word| word.replace("${PORT}", &port.to_string()));
+            let filled = words
+                .iter()
+                .map(|word| word.replace("${PORT}", &port.to_string()));
             filled.map(|word| unexpanded(&word).into()).collect()
         };
-        let dir = launch.working_dir.as_ref().map(|dir| dir.display().to_string());
+        let dir = launch
+            .working_dir
+            .as_ref()
+            .map(|dir| dir.display().to_string());
         merge(
             &mut container,
             without_nulls(json!({
@@ -305,9 +303,7 @@ fn agent_container(settings: &Settings, env: &[Value]) -> Value {
 }
 
 fn agent_env(form: Form, settings: &Settings) -> Vec<Value> {
-    let field = |name: &str, path: &str| {
-        json!({"name": format!("{RESERVED}{name}"), "valueFrom": {"fieldRef": {"fieldPath": path}}})
-    };
+    let field = |name: &str, path: &str| json!({"name": format!("{RESERVED}{name}"), "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let text = |name: &str, value: &str| json!({"name": format!("{RESERVED}{name}"), "value": unexpanded(value)});
     vec![
         text("FORM", form.label()),
@@ -388,39 +384,6 @@ fn without_nulls(mut value: Value) -> Value {
 fn merge(into: &mut Value, from: Value) {
     if let (Value::Object(into), Value::Object(from)) = (into, from) {
         into.extend(from);
-    }
-}
-
-/// What the agent is told, once.
-pub(crate) fn orders(
-    launch: &LaunchSpec,
-    start_timeout: std::time::Duration,
-    facts: &Facts,
-    secret: Option<&str>,
-    max_body: usize,
-) -> agent::Orders {
-    let watches = facts.form == Form::Sidecar;
-    let words = |words: &[String]| if watches { Vec::new() } else { words.to_vec() };
-    let dir = launch.working_dir.as_ref().map(|dir| dir.display().to_string());
-    agent::Orders {
-        backend: facts.slot.backend.to_string(),
-        transport: match launch.transport {
-            Transport::Stdio => agent::Transport::Stdio,
-            Transport::StreamableHttp => agent::Transport::StreamableHttp,
-            Transport::Sse => agent::Transport::Sse,
-        }
-        .into(),
-        command: words(&launch.command),
-        args: words(&launch.args),
-        working_dir: dir.unwrap_or_default(),
-        env: std::collections::HashMap::new(),
-        port: facts.port.into(),
-        path: facts.path.clone(),
-        host: facts.host.clone(),
-        health_path: facts.health_path.clone().unwrap_or_default(),
-        start_timeout_ms: u64::try_from(start_timeout.as_millis()).unwrap_or(u64::MAX),
-        instance_secret: secret.unwrap_or_default().to_owned(),
-        max_body: max_body as u64,
     }
 }
 

@@ -18,7 +18,7 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, PostParams},
 };
-use mcp_gateway_api::backend::{AgentForm, EnvVar, EnvValue, LaunchSpec, PodOptions, Transport};
+use mcp_gateway_api::backend::{AgentForm, EnvValue, EnvVar, LaunchSpec, PodOptions, Transport};
 use mcp_gateway_link::{Authority, token::HomeKey};
 use mcp_gateway_runtime::{
     EventReceiver, Found,
@@ -41,7 +41,9 @@ pub fn kubeconfig() -> Option<PathBuf> {
             std::env::var_os("CI").is_none(),
             "in CI the tests on a cluster are never skipped: set MCP_GATEWAY_TEST_KUBECONFIG"
         );
-        eprintln!("SKIPPED: no cluster (MCP_GATEWAY_TEST_KUBECONFIG is not set; see dev/README.md)");
+        eprintln!(
+            "SKIPPED: no cluster (MCP_GATEWAY_TEST_KUBECONFIG is not set; see dev/README.md)"
+        );
     }
     path
 }
@@ -61,7 +63,8 @@ impl Space {
         let kubeconfig = kubeconfig()?;
         let client = connect(&kubeconfig).await;
         let name = format!("runtime-test-{:08x}", rand::random::<u32>());
-        let namespace = serde_json::from_value(serde_json::json!({"metadata": {"name": name}})).unwrap();
+        let namespace =
+            serde_json::from_value(serde_json::json!({"metadata": {"name": name}})).unwrap();
         Api::<Namespace>::all(client.clone())
             .create(&PostParams::default(), &namespace)
             .await
@@ -81,19 +84,32 @@ impl Space {
 
     pub async fn pod_names(&self) -> Vec<String> {
         let listed = self.pods().list(&ListParams::default()).await.unwrap();
-        listed.items.into_iter().filter_map(|pod| pod.metadata.name).collect()
+        listed
+            .items
+            .into_iter()
+            .filter_map(|pod| pod.metadata.name)
+            .collect()
     }
 
     /// How a runtime in this namespace is set up.
     pub async fn config(&self, epoch: u64) -> KubernetesConfig {
-        let listener = TcpListener::bind(reachable(&self.kubeconfig).await).await.unwrap();
+        let home = reachable(&self.kubeconfig).await;
+        self.config_at(epoch, TcpListener::bind(home).await.unwrap())
+            .await
+    }
+
+    /// The same, with agents' home at a listener of one's own.
+    pub async fn config_at(&self, epoch: u64, listener: TcpListener) -> KubernetesConfig {
         let home = Home {
             advertise: vec![listener.local_addr().unwrap()],
             listener,
             authority: Arc::clone(&self.authority),
             key: self.key.clone(),
         };
-        let clients = (connect(&self.kubeconfig).await, connect(&self.kubeconfig).await);
+        let clients = (
+            connect(&self.kubeconfig).await,
+            connect(&self.kubeconfig).await,
+        );
         KubernetesConfig {
             epoch,
             agent_image: Some(AGENT.into()),
@@ -118,7 +134,9 @@ impl Drop for Space {
             }
         };
         let thread = std::thread::spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             runtime.unwrap().block_on(delete);
         });
         let _ = thread.join();

@@ -8,20 +8,12 @@ use mcp_gateway_api::{
     slot::{Owner, SlotKey},
 };
 use mcp_gateway_link::{
-    Authority, HOME_NAME,
-    agent::home_client::HomeClient,
-    authority::client_tls,
-    token::HomeKey,
+    Authority, HOME_NAME, agent::home_client::HomeClient, authority::client_tls, token::HomeKey,
 };
 use tonic::{Code, transport::Channel};
 
 use super::*;
-use crate::kubernetes::{
-    Home, KubernetesConfig,
-    forms::Form,
-    names::Facts,
-    pods::tests::seen,
-};
+use crate::kubernetes::{Home, KubernetesConfig, forms::Form, names::Facts, pods::tests::seen};
 
 const UID: &str = "00000000-0000-0000-0000-000000000007";
 const OTHER_UID: &str = "00000000-0000-0000-0000-000000000008";
@@ -176,15 +168,23 @@ async fn an_agent_is_welcomed_once_with_its_orders_and_its_news_arrive_in_order(
         panic!("not ready");
     };
     assert_eq!(endpoint.secret, entry.secret);
-    assert!(endpoint.secret.is_some(), "a bridge lets in who bears its secret");
+    assert!(
+        endpoint.secret.is_some(),
+        "a bridge lets in who bears its secret"
+    );
     let Some(Input::AgentExited(report)) = inbox.recv().await else {
         panic!("not exited");
     };
     assert_eq!((report.code, report.stderr_tail.len()), (Some(3), LINES));
     assert!(!report.stderr_tail.concat().contains('\u{1b}'));
-    entry.agent.send_replace(Some(Drain(Duration::from_secs(2))));
+    entry
+        .agent
+        .send_replace(Some(Drain(Duration::from_secs(2))));
     let asked = line.from.message().await.unwrap().unwrap().what;
-    assert_eq!(asked, Some(to_agent::What::Drain(agent::Drain { grace_ms: 2000 })));
+    assert_eq!(
+        asked,
+        Some(to_agent::What::Drain(agent::Drain { grace_ms: 2000 }))
+    );
 }
 
 #[tokio::test]
@@ -192,7 +192,10 @@ async fn a_token_is_good_once() {
     let bench = Bench::new().await;
     let (_entry, _inbox, token) = bench.pod("time-1", UID);
     let _line = bench.call(with_token("time-1", UID, &token)).await.unwrap();
-    let refused = bench.call(with_token("time-1", UID, &token)).await.unwrap_err();
+    let refused = bench
+        .call(with_token("time-1", UID, &token))
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert_eq!(bench.counted(Refusal::Spent), 1);
 }
@@ -204,7 +207,10 @@ async fn a_stranger_learns_nothing_and_is_counted() {
     let (_entry, _inbox, others) = bench.pod("time-2", OTHER_UID);
     let key = HomeKey::random();
     for (hello, why) in [
-        (with_token("time-1", UID, &key.launch_token("time-1")), Refusal::Token),
+        (
+            with_token("time-1", UID, &key.launch_token("time-1")),
+            Refusal::Token,
+        ),
         // Another pod's identity, with one's own token.
         (with_token("time-1", UID, &others), Refusal::Token),
         (with_token("time-1", OTHER_UID, &token), Refusal::Foreign),
@@ -213,8 +219,14 @@ async fn a_stranger_learns_nothing_and_is_counted() {
             with_token("time-1", UID, &bench.world.key.launch_token("time-1")),
             Refusal::Token,
         ),
-        (hello("time-1", UID, Proof::LaunchToken(vec![1])), Refusal::Token),
-        (hello("time-1", UID, Proof::ReconnectSecret(vec![0; 32])), Refusal::Token),
+        (
+            hello("time-1", UID, Proof::LaunchToken(vec![1])),
+            Refusal::Token,
+        ),
+        (
+            hello("time-1", UID, Proof::ReconnectSecret(vec![0; 32])),
+            Refusal::Token,
+        ),
     ] {
         let before = bench.counted(why);
         let refused = bench.call(hello).await.unwrap_err();

@@ -62,16 +62,16 @@ fn running(seen: &mut Seen) {
 }
 
 fn said(effects: &[Effect]) -> String {
-    let letters = effects.iter().filter_map(|effect| match effect {
-        Effect::Say(RuntimeEvent::Running(_)) => Some('R'),
-        Effect::Say(RuntimeEvent::Ready(..)) => Some('S'),
-        Effect::Say(RuntimeEvent::Warning(..)) => Some('W'),
-        Effect::Say(RuntimeEvent::Exited(..)) => Some('E'),
-        Effect::Probe(_) => Some('p'),
-        Effect::Drain(_) => Some('d'),
-        Effect::Delete(_) => Some('x'),
-        Effect::Bury { logs: true } => Some('l'),
-        Effect::Bury { logs: false } => Some('b'),
+    let letters = effects.iter().map(|effect| match effect {
+        Effect::Say(RuntimeEvent::Running(_)) => 'R',
+        Effect::Say(RuntimeEvent::Ready(..)) => 'S',
+        Effect::Say(RuntimeEvent::Warning(..)) => 'W',
+        Effect::Say(RuntimeEvent::Exited(..)) => 'E',
+        Effect::Probe(_) => 'p',
+        Effect::Drain(_) => 'd',
+        Effect::Delete(_) => 'x',
+        Effect::Bury { logs: true } => 'l',
+        Effect::Bury { logs: false } => 'b',
     });
     letters.collect()
 }
@@ -133,7 +133,10 @@ fn a_server_that_ends_is_buried_with_its_last_words() {
 
 #[test]
 fn what_can_never_run_is_given_up_and_what_may_is_waited_for() {
-    let fatal = play(Form::None, vec![here(|seen| seen.server = waiting("ErrImageNeverPull"))]);
+    let fatal = play(
+        Form::None,
+        vec![here(|seen| seen.server = waiting("ErrImageNeverPull"))],
+    );
     assert_eq!(fatal, ["x"]);
     let patient = vec![
         here(|seen| seen.unschedulable = Some("0/1 nodes are available".into())),
@@ -142,14 +145,23 @@ fn what_can_never_run_is_given_up_and_what_may_is_waited_for() {
         Input::Gone(None),
     ];
     let mut pod = Pod::new(ID, Form::None);
-    let effects: Vec<Effect> = patient.into_iter().flat_map(|input| pod.step(input)).collect();
+    let effects: Vec<Effect> = patient
+        .into_iter()
+        .flat_map(|input| pod.step(input))
+        .collect();
     assert_eq!(said(&effects), "WxE");
     let Some(Effect::Say(RuntimeEvent::Exited(_, report))) = effects.last() else {
         panic!("{effects:?}");
     };
     assert!(report.summary.contains("no node"), "{report:?}");
-    assert!(!report.summary.contains("0/1"), "quotes Kubernetes: {report:?}");
-    assert!(report.stderr_tail.concat().contains("0/1 nodes"), "{report:?}");
+    assert!(
+        !report.summary.contains("0/1"),
+        "quotes Kubernetes: {report:?}"
+    );
+    assert!(
+        report.stderr_tail.concat().contains("0/1 nodes"),
+        "{report:?}"
+    );
 }
 
 #[test]
@@ -224,10 +236,8 @@ proptest! {
     ) {
         let ends = |inputs: &[Input]| inputs.iter().any(|input| matches!(input, Input::Terminate(_)));
         prop_assume!(ends(&inputs));
-        let deleted_elsewhere = inputs.iter().any(|input| match input {
-            Input::Seen(seen) => seen.deleting,
-            Input::Gone(_) => true,
-            _ => false,
+        let deleted_elsewhere = inputs.iter().any(|input| {
+            matches!(input, Input::Gone(_)) || matches!(input, Input::Seen(seen) if seen.deleting)
         });
         let told = play(form, inputs).concat();
         prop_assert!(deleted_elsewhere || told.contains(['x', 'b', 'l']), "{}", told);

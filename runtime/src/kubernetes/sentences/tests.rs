@@ -29,13 +29,48 @@ fn container(code: i32, reason: &str, message: &str) -> ExitReport {
 #[test]
 fn each_way_of_not_starting_has_its_sentence() {
     for (reason, message, fatal, words) in [
-        ("ErrImagePull", "failed to pull registry.invalid/x", false, "could not be pulled"),
-        ("ImagePullBackOff", "Back-off pulling image \"registry.invalid/x\"", true, "does not exist"),
-        ("ErrImageNeverPull", "Container image \"x\" is not present", true, "imagePullPolicy Never"),
-        ("InvalidImageName", "couldn't parse image name", true, "not a valid one"),
-        ("CreateContainerConfigError", "secret \"github\" not found", true, "does not exist"),
-        ("CreateContainerConfigError", "couldn't find key token in Secret mcp/github", true, "key is missing"),
-        ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", true, "root"),
+        (
+            "ErrImagePull",
+            "failed to pull registry.invalid/x",
+            false,
+            "could not be pulled",
+        ),
+        (
+            "ImagePullBackOff",
+            "Back-off pulling image \"registry.invalid/x\"",
+            true,
+            "does not exist",
+        ),
+        (
+            "ErrImageNeverPull",
+            "Container image \"x\" is not present",
+            true,
+            "imagePullPolicy Never",
+        ),
+        (
+            "InvalidImageName",
+            "couldn't parse image name",
+            true,
+            "not a valid one",
+        ),
+        (
+            "CreateContainerConfigError",
+            "secret \"github\" not found",
+            true,
+            "does not exist",
+        ),
+        (
+            "CreateContainerConfigError",
+            "couldn't find key token in Secret mcp/github",
+            true,
+            "key is missing",
+        ),
+        (
+            "CreateContainerConfigError",
+            "container has runAsNonRoot and image will run as root",
+            true,
+            "root",
+        ),
         (
             "RunContainerError",
             "exec: \"nope\": executable file not found in $PATH: unknown",
@@ -45,8 +80,16 @@ fn each_way_of_not_starting_has_its_sentence() {
     ] {
         let trouble = waits(reason, message);
         assert_eq!(trouble.fatal, fatal, "{reason}");
-        assert!(trouble.public.contains(words), "{reason}: {}", trouble.public);
-        assert!(!trouble.public.contains("registry.invalid"), "{}", trouble.public);
+        assert!(
+            trouble.public.contains(words),
+            "{reason}: {}",
+            trouble.public
+        );
+        assert!(
+            !trouble.public.contains("registry.invalid"),
+            "{}",
+            trouble.public
+        );
         assert!(trouble.private.contains(message), "{}", trouble.private);
     }
     let mut starting = seen();
@@ -57,19 +100,28 @@ fn each_way_of_not_starting_has_its_sentence() {
 #[test]
 fn each_end_has_its_sentence() {
     let report = container(3, "Error", "");
-    assert_eq!((report.code, report.summary.as_str()), (Some(3), "it exited with code 3"));
+    assert_eq!(
+        (report.code, report.summary.as_str()),
+        (Some(3), "it exited with code 3")
+    );
     let report = container(137, "OOMKilled", "");
     assert_eq!(report.signal, Some(9));
     assert!(report.summary.contains("more memory than its limit"));
     let report = container(143, "Error", "");
     assert_eq!((report.code, report.signal), (None, Some(15)));
-    let report = container(128, "StartError", "exec: \"nope\": executable file not found in $PATH");
+    let report = container(
+        128,
+        "StartError",
+        "exec: \"nope\": executable file not found in $PATH",
+    );
     assert!(report.summary.contains("command does not exist"));
     let mut evicted = seen();
     evicted.over = true;
     evicted.said = said("Evicted", "The node was low on resource: memory.");
     let report = ended(&evicted).expect("an end");
-    assert!(report.summary.contains("evicted") && report.stderr_tail[0].contains("low on resource"));
+    assert!(
+        report.summary.contains("evicted") && report.stderr_tail[0].contains("low on resource")
+    );
     let mut lost = seen();
     lost.server = Container::Running;
     lost.said = said("NodeLost", "");
@@ -87,22 +139,54 @@ fn each_refusal_has_its_sentence_and_names_the_verb() {
         kube::Error::Api(Box::new(status))
     };
     for (code, message, words) in [
-        (403, "pods \"x\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1", "quota"),
+        (
+            403,
+            "pods \"x\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1",
+            "quota",
+        ),
         (
             403,
             "pods is forbidden: User \"system:serviceaccount:a:b\" cannot create resource \"pods\" in API group \"\" in \
              the namespace \"mcp\"",
             "may not create pods",
         ),
-        (404, "namespaces \"mcp\" not found", "namespace for its pod does not exist"),
-        (403, "violates PodSecurity \"restricted:latest\"", "pod security"),
-        (403, "unable to create new content in namespace mcp because it is being terminated", "being deleted"),
-        (400, "admission webhook \"x\" denied the request: no", "admission"),
-        (422, "Pod \"x\" is invalid: spec.containers[0].resources", "field"),
+        (
+            404,
+            "namespaces \"mcp\" not found",
+            "namespace for its pod does not exist",
+        ),
+        (
+            403,
+            "violates PodSecurity \"restricted:latest\"",
+            "pod security",
+        ),
+        (
+            403,
+            "unable to create new content in namespace mcp because it is being terminated",
+            "being deleted",
+        ),
+        (
+            400,
+            "admission webhook \"x\" denied the request: no",
+            "admission",
+        ),
+        (
+            422,
+            "Pod \"x\" is invalid: spec.containers[0].resources",
+            "field",
+        ),
     ] {
         let report = refused(&api(code, message), "create pods", "mcp");
-        assert!(report.summary.contains(words), "{message}: {}", report.summary);
+        assert!(
+            report.summary.contains(words),
+            "{message}: {}",
+            report.summary
+        );
         assert!(!report.summary.contains("system:"), "{}", report.summary);
-        assert!(report.stderr_tail[0].contains(message), "{:?}", report.stderr_tail);
+        assert!(
+            report.stderr_tail[0].contains(message),
+            "{:?}",
+            report.stderr_tail
+        );
     }
 }

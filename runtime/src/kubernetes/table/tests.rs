@@ -10,7 +10,11 @@ fn a_number_is_one_more_than_the_highest_and_given_once() {
     table.not_created("pod-2");
     assert_eq!(table.reserve("slot", 1, name), 2);
     table.not_created("pod-2");
-    assert_eq!(table.reserve("slot", 5, name), 5, "a name was taken by somebody else");
+    assert_eq!(
+        table.reserve("slot", 5, name),
+        5,
+        "a name was taken by somebody else"
+    );
 }
 
 #[test]

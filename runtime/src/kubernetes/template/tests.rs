@@ -8,6 +8,7 @@ use mcp_gateway_api::{
 };
 
 use super::*;
+use crate::kubernetes::orders::orders;
 
 fn settings() -> Settings {
     Settings {
@@ -147,7 +148,13 @@ fn the_pod_of_each_form_is_exactly_this() {
     init["volumeMounts"] = json!([{"name": "agent", "mountPath": "/mcp-gateway"}]);
     for (form, expected) in [
         (Form::None, bare(json!([direct()]), json!({}))),
-        (Form::Embedded, bare(json!([server(json!({"env": agent("embedded")}))]), json!({}))),
+        (
+            Form::Embedded,
+            bare(
+                json!([server(json!({"env": agent("embedded")}))]),
+                json!({}),
+            ),
+        ),
         (Form::Sidecar, bare(json!([direct(), sidecar]), json!({}))),
         (
             Form::ImageVolume,
@@ -164,7 +171,11 @@ fn the_pod_of_each_form_is_exactly_this() {
             ),
         ),
     ] {
-        assert_eq!(rendered(form, launch(&["time"]))["spec"], expected, "{form:?}");
+        assert_eq!(
+            rendered(form, launch(&["time"]))["spec"],
+            expected,
+            "{form:?}"
+        );
     }
 }
 
@@ -177,7 +188,10 @@ fn metadata_says_whose_it_is() {
     assert_eq!(metadata["ownerReferences"][0]["uid"], "u-1");
     let facts: Facts =
         serde_json::from_str(metadata["annotations"][names::FACTS].as_str().unwrap()).unwrap();
-    assert_eq!((facts.port, facts.host.as_str(), facts.form), (8000, "localhost:8000", Form::None));
+    assert_eq!(
+        (facts.port, facts.host.as_str(), facts.form),
+        (8000, "localhost:8000", Form::None)
+    );
 }
 
 #[test]
@@ -227,9 +241,15 @@ fn values_stay_what_they_are_and_secrets_stay_references() {
     ];
     let pod = rendered(Form::None, launch.clone());
     let env = text(&pod["spec"]["containers"][0]["env"]);
-    assert!(env.contains(r#"{"name":"PORT","value":"9"}"#) && !env.contains("8000"), "{env}");
+    assert!(
+        env.contains(r#"{"name":"PORT","value":"9"}"#) && !env.contains("8000"),
+        "{env}"
+    );
     assert!(env.contains("$$5 $$(PORT)"), "{env}");
-    assert!(env.contains(r#""secretKeyRef":{"key":"token","name":"github""#), "{env}");
+    assert!(
+        env.contains(r#""secretKeyRef":{"key":"token","name":"github""#),
+        "{env}"
+    );
     for (name, value) in [
         ("X", EnvValue::FromEnv("X".into())),
         ("MCP_GATEWAY_AGENT_TOKEN", EnvValue::Literal("mine".into())),
@@ -269,11 +289,26 @@ fn yaml_that_kubernetes_does_not_know_is_refused_by_name() {
 fn a_sidecar_is_ordered_to_watch_and_a_bridge_gets_its_secret() {
     let mut launch = launch(&["time"]);
     let timeout = std::time::Duration::from_secs(60);
-    let watching = orders(&launch, timeout, &facts(&order(launch.clone()), Form::Sidecar, 1), None, 9);
+    let watching = orders(
+        &launch,
+        timeout,
+        &facts(&order(launch.clone()), Form::Sidecar, 1),
+        None,
+        9,
+    );
     assert!(watching.command.is_empty() && watching.args.is_empty());
     launch.transport = Transport::Stdio;
     let order = order(launch.clone());
-    let bridged = orders(&launch, timeout, &facts(&order, Form::Init, 1), Some("s"), 9);
+    let bridged = orders(
+        &launch,
+        timeout,
+        &facts(&order, Form::Init, 1),
+        Some("s"),
+        9,
+    );
     assert_eq!(bridged.command, ["time"]);
-    assert_eq!((bridged.instance_secret.as_str(), bridged.start_timeout_ms), ("s", 60_000));
+    assert_eq!(
+        (bridged.instance_secret.as_str(), bridged.start_timeout_ms),
+        ("s", 60_000)
+    );
 }
