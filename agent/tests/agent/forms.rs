@@ -3,11 +3,10 @@
 use std::{os::unix::fs::MetadataExt, process::Command};
 
 use mcp_gateway_link::agent::{Orders, Transport};
-use tokio::net::TcpListener;
 
 use crate::support::{
     home::Home,
-    pod::{AGENT, LOCALHOST, Pod, Spec, get, orders, processes, server},
+    pod::{AGENT, Pod, Spec, get, orders, processes, server},
 };
 
 #[tokio::test]
@@ -113,18 +112,15 @@ async fn a_sidecar_only_watches_and_says_no_more_than_that_it_serves() {
     let mut pod = Pod::start(&home, spec);
     let given = orders(Vec::new());
     let mut line = home.order(given.clone()).await;
-    // Only now does the server beside begin to listen, and it takes its time with the first answer.
-    let port = u16::try_from(given.port).unwrap();
-    let listener = TcpListener::bind((LOCALHOST, port)).await.unwrap();
-    let (mut stream, _) = listener.accept().await.unwrap();
-    let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut stream, answer)
-        .await
-        .unwrap();
+    // Only now does the server beside begin to listen.
+    let beside = Pod::alone(&server(&["serve"]), given.port);
     assert_eq!(line.ready().await.port, given.port);
     line.drain(1_000).await;
     assert_eq!(line.next().await, None);
     assert!(pod.ended().await.success());
+    // It is not ours to end.
+    assert!(get(given.port, "/pid").await.is_u64());
+    drop(beside);
 }
 
 #[tokio::test]

@@ -125,6 +125,18 @@ impl Pod {
         Self { child, stderr }
     }
 
+    /// A server without an agent, which ends with this.
+    pub fn alone(command: &[String], port: u32) -> Child {
+        Command::new(&command[0])
+            .args(&command[1..])
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id().unwrap()).unwrap()
     }
