@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod claims;
+mod core;
 mod leaders;
 mod strangers;
 mod support;
