@@ -4,4 +4,5 @@ mod activity;
 mod machines;
 mod planner;
 mod records;
+mod takeover;
 mod whole;

@@ -232,7 +232,7 @@ impl World {
         match act {
             Act::Core(event) => self.feed(event),
             Act::World(happening) => self.happen(happening),
-            Act::Leader(epoch, event) => self.to_leader(epoch, event),
+            Act::Leader(epoch, event) => self.tell_leader(epoch, event),
             Act::Launch(epoch, ticket, order) => self.launch(epoch, ticket, *order),
             Act::Terminate(epoch, id) => self.end(epoch, id),
             Act::Mark(epoch, id) => self.mark(epoch, id),
@@ -244,7 +244,7 @@ impl World {
             }
             Act::List(epoch) => {
                 let pods = self.pods.clone();
-                self.to_leader(epoch, Event::Expected(pods));
+                self.tell_leader(epoch, Event::Expected(pods));
             }
             Act::Subscribe(id) => self.subscribe(id),
             Act::Silence(epoch, id, subscription) => self.silence(epoch, id, subscription),
@@ -374,11 +374,14 @@ impl World {
                     Form::OneMachine => self.end(self.epoch, id),
                     Form::Cluster => {
                         // An order may take longer than its leader lives.
-                        let after = self.lag() + self.lag();
-                        self.later(after, Act::Terminate(self.epoch, id));
-                        if !self.quiet && self.rng.random_ratio(1, 30) {
+                        let lost = !self.quiet && self.rng.random_ratio(1, 30);
+                        let after = if lost {
                             self.later(Duration::ZERO, Act::LoseLeader(self.epoch));
-                        }
+                            ms(&mut self.rng, 10_000)
+                        } else {
+                            self.lag()
+                        };
+                        self.later(after, Act::Terminate(self.epoch, id));
                     }
                 }
             }
@@ -527,7 +530,7 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Say(epoch, event) => self.to_leader(epoch, event),
+            Happening::Say(epoch, event) => self.tell_leader(epoch, event),
             Happening::IfAlive(id, event) => {
                 if let Some(copy) = self.runtime.alive.get_mut(&id) {
                     match &event {

@@ -22,11 +22,11 @@ use crate::core::{
     records::RecordLimits,
 };
 
-fn name() -> BackendName {
+pub(super) fn name() -> BackendName {
     BackendName::new("everything").unwrap()
 }
 
-fn core(isolation: Isolation) -> (Core, Instant) {
+pub(super) fn catalog(isolation: Isolation) -> Arc<Catalog> {
     let backend = Backend {
         name: name(),
         generation: Generation(1),
@@ -47,22 +47,28 @@ fn core(isolation: Isolation) -> (Core, Instant) {
         policy: Arc::new(ScalingPolicy::for_processes(isolation)),
         tenants: vec![],
     };
-    let catalog = Catalog {
+    Arc::new(Catalog {
         backends: [(name(), Arc::new(backend))].into(),
-    };
-    let settings = Settings {
+    })
+}
+
+pub(super) fn settings(epoch: u64) -> Settings {
+    Settings {
         max_instances: 8,
         max_waiters: 4,
         records: RecordLimits::default(),
-        epoch: 1,
+        epoch,
         unix_now: 0,
         seed: 1,
-    };
-    let now = Instant::now();
-    (Core::new(settings, now, Arc::new(catalog), vec![]), now)
+    }
 }
 
-fn claim(n: u64) -> Event {
+fn core(isolation: Isolation) -> (Core, Instant) {
+    let now = Instant::now();
+    (Core::new(settings(1), now, catalog(isolation), vec![]), now)
+}
+
+pub(super) fn claim(n: u64) -> Event {
     let principal = Principal::anonymous();
     Event::Claim {
         waiter: WaiterId(n),
@@ -77,7 +83,7 @@ fn claim(n: u64) -> Event {
     }
 }
 
-fn launches(effects: &[Effect]) -> Vec<Ticket> {
+pub(super) fn launches(effects: &[Effect]) -> Vec<Ticket> {
     let tickets = effects.iter().filter_map(|effect| match effect {
         Effect::Launch { ticket, .. } => Some(*ticket),
         Effect::Terminate(..)
@@ -91,7 +97,7 @@ fn launches(effects: &[Effect]) -> Vec<Ticket> {
     tickets.collect()
 }
 
-fn terminated(effects: &[Effect]) -> Vec<InstanceId> {
+pub(super) fn terminated(effects: &[Effect]) -> Vec<InstanceId> {
     let ids = effects.iter().filter_map(|effect| match effect {
         Effect::Terminate(id, _) => Some(*id),
         Effect::Launch { .. }
@@ -105,7 +111,7 @@ fn terminated(effects: &[Effect]) -> Vec<InstanceId> {
     ids.collect()
 }
 
-fn answers(effects: &[Effect]) -> usize {
+pub(super) fn answers(effects: &[Effect]) -> usize {
     let answer = |effect: &&Effect| matches!(effect, Effect::Answer { .. });
     effects.iter().filter(answer).count()
 }

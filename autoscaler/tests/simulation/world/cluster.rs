@@ -12,7 +12,7 @@ impl World {
         self.core.is_some() && one.is_some_and(|one| one.pod.is_none() || one.listens)
     }
 
-    pub(super) fn to_leader(&mut self, epoch: u64, event: Event) {
+    pub(super) fn tell_leader(&mut self, epoch: u64, event: Event) {
         if epoch == self.epoch {
             self.feed(event);
         }
@@ -41,6 +41,12 @@ impl World {
         self.keep_ended();
         for one in self.activators.values_mut() {
             one.listens = false;
+        }
+        if self.rng.random() {
+            // Its streams broke before what it said last got through.
+            let epoch = self.epoch;
+            self.queue
+                .retain(|_, act| !matches!(act, Act::View(_, of, _) if *of == epoch));
         }
         for (from, update) in std::mem::take(&mut self.replies).into_values() {
             let after = ms(&mut self.rng, 500);
@@ -199,7 +205,7 @@ impl World {
     pub(super) fn silence(&mut self, epoch: u64, id: ActivatorId, subscription: u64) {
         let one = self.activators.get(&id);
         if one.is_none_or(|one| one.subscription == subscription) {
-            self.to_leader(epoch, Event::Silent(id));
+            self.tell_leader(epoch, Event::Silent(id));
         }
     }
 

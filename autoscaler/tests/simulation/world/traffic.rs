@@ -183,7 +183,7 @@ impl World {
             if let (Standing::Revive, Some(key)) = (&claimed.standing, session) {
                 self.checks.end_permit(key);
             }
-            return self.to_leader(epoch, Event::Undelivered { session, claimed });
+            return self.tell_leader(epoch, Event::Undelivered { session, claimed });
         }
         let id = claimed.instance.id;
         let activator = self.activators.get_mut(&at).expect("it is there");
