@@ -6,7 +6,7 @@ use crate::support::{Home, demo, pid, until};
 fn a_bad_document_is_named_in_status_and_takes_no_good_one_down() {
     let home = Home::new();
     home.document("good.yaml", &demo("good", ""));
-    home.document("bad.yaml", &demo("bad", "  image: nginx"));
+    home.document("bad.yaml", &demo("bad", "  volumes: []"));
     home.document("cut.yaml", "apiVersion: [");
     let gateway = home.serve(&[]);
     assert_eq!(gateway.initialize("good", &[]).status, 200);
@@ -17,7 +17,7 @@ fn a_bad_document_is_named_in_status_and_takes_no_good_one_down() {
     let bad = &problems[0];
     assert!(bad["file"].as_str().unwrap().ends_with("docs/bad.yaml"));
     assert_eq!(bad["line"], 7);
-    assert_eq!(bad["field"], "spec.image");
+    assert_eq!(bad["field"], "spec.volumes");
     assert!(bad["remedy"].as_str().unwrap().contains("remove it"));
     assert!(gateway.log().contains("bad.yaml:7"), "{}", gateway.log());
 }
