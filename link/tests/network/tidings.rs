@@ -12,7 +12,7 @@ use mcp_gateway_api::{
 };
 use mcp_gateway_link::Lead;
 
-use crate::support::{Fake, Installation, Wire, next, report, until, view_of};
+use crate::support::{Fake, Installation, Wire, next, report, request, until, view_of};
 
 const ME: ActivatorId = ActivatorId(5);
 
@@ -144,4 +144,21 @@ async fn a_restatement_larger_than_a_message_arrives_whole() {
     assert_eq!(*fake.restated.borrow(), [whole]);
     activator.leave(ME).await;
     assert_eq!(*fake.left.borrow(), [ME]);
+}
+
+#[tokio::test]
+async fn a_report_outlives_a_try_that_nobody_answered() {
+    let installation = Installation::new();
+    let (fake, replica) = (Fake::new(1), installation.replica().await);
+    let mut config = installation.config();
+    config.keepalive = Duration::from_millis(500);
+    let (_, addresses) = tokio::sync::watch::channel(vec![replica.address]);
+    let activator = mcp_gateway_link::RemoteScaler::connect(config, addresses).unwrap();
+    activator.report(report(1, true, &[(1, 3)])).await;
+    // Asks in vain for longer than one telling is tried.
+    let waited = activator.claim(request(Duration::from_millis(1_200))).await;
+    waited.unwrap_err();
+    replica.lead(&fake);
+    let told = until(&fake.reports, |reports| !reports.is_empty()).await;
+    assert_eq!(told[0], report(1, true, &[(1, 3)]));
 }
