@@ -195,16 +195,17 @@ impl PodTask {
     }
 
     fn target(&self) -> Target {
-        let version = match &*self.watched.borrow() {
-            Watched::Here(seen) => seen.version.clone(),
-            Watched::Gone(last) => last
-                .as_ref()
-                .map_or_else(String::new, |s| s.version.clone()),
+        let last = match &*self.watched.borrow() {
+            Watched::Here(seen) => Some(Arc::clone(seen)),
+            Watched::Gone(last) => last.clone(),
         };
         Target {
             name: self.entry.name.clone(),
             uid: self.entry.uid.clone(),
-            version,
+            version: last
+                .as_ref()
+                .map_or_else(String::new, |seen| seen.version.clone()),
+            ended_by: last.and_then(|seen| seen.ended_by),
             epoch: self.world.epoch,
         }
     }

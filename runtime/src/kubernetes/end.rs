@@ -39,6 +39,8 @@ pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) uid: String,
     pub(crate) version: String,
+    /// Who had marked it in that version.
+    pub(crate) ended_by: Option<u64>,
     pub(crate) epoch: u64,
 }
 
@@ -54,6 +56,9 @@ enum Tried {
 pub(crate) async fn end(pods: &Api<Pod>, mut target: Target, grace: Duration) -> Outcome {
     let mut pause = AGAIN;
     let mut changes = 0;
+    if target.ended_by.is_some_and(|epoch| epoch > target.epoch) {
+        return Outcome::Theirs;
+    }
     loop {
         let tried = match timeout(CALL, once(pods, &target, grace)).await {
             Ok(tried) => tried,
