@@ -173,7 +173,11 @@ fn create(path: &Path) -> io::Result<()> {
 #[cfg(unix)]
 fn keep_private(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+    match fs::set_permissions(path, fs::Permissions::from_mode(0o600)) {
+        // A mounted Secret: who may read it was said by whoever mounted it.
+        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+        done => done,
+    }
 }
 
 #[cfg(not(unix))]
