@@ -231,11 +231,16 @@ def load_image(archive: Path) -> list[str]:
     """Imports an archive and waits until pods can be made of it. Returns its images' names."""
     if not archive.is_file():
         raise Failure(f"{archive} is not there: dev/image writes images")
+    names = image_names(archive)
     try:
+        for name in names:
+            # What replaces an image of the same name in place stays unknown under its id, by which image volumes
+            # are mounted ("failed to get image volume ref").
+            if ctr("images", "ls", "-q", f"name=={name}").strip():
+                ctr("images", "rm", "--sync", name)
         ctr("images", "import", "--local", str(archive.resolve()))
     except OSError as cause:
         raise Failure(f"{archive} cannot be loaded: {cause}") from cause
-    names = image_names(archive)
     for name in names:
         wait(f"image {name}", 30, lambda name=name: has_image(name))
     return names
