@@ -6,7 +6,7 @@ use mcp_gateway_api::{
     activity::ActivityReport,
     backend::{Backend, LaunchSpec, Transport},
     catalog::Catalog,
-    ids::{ActivatorId, BackendName, Generation, TenantName},
+    ids::{ActivatorId, BackendName, Generation, InstanceId, TenantName},
     policy::{Isolation, ScalingPolicy},
     scaler::{PodUid, Restatement, Scaler},
     slot::{Owner, SlotKey},
@@ -77,6 +77,28 @@ fn restatement(epoch: u64, instances: Vec<mcp_gateway_api::view::InstanceView>) 
     }
 }
 
+/// A leader that finds one ready instance.
+fn takeover(instance: InstanceId) -> Takeover {
+    Takeover {
+        epoch: 2,
+        found: vec![Found {
+            launched: Launched {
+                instance,
+                pid: None,
+                log: None,
+            },
+            backend: BackendName::new("demo").unwrap(),
+            generation: Generation(7),
+            slot: SlotKey {
+                backend: BackendName::new("demo").unwrap(),
+                owner: Owner::Nobody,
+            },
+            tenant: TenantName::default(),
+            stage: FoundStage::Ready(endpoint()),
+        }],
+    }
+}
+
 #[tokio::test]
 async fn a_new_leader_adopts_the_instance_that_an_activator_in_another_pod_uses() {
     let installation = Installation::new();
@@ -115,24 +137,7 @@ async fn a_new_leader_adopts_the_instance_that_an_activator_in_another_pod_uses(
     handle.step_down();
     one.lead.send_replace(Lead::Elsewhere(Some(two.address)));
     let (runtime, events) = ScriptedRuntime::new([]);
-    let takeover = Takeover {
-        epoch: 2,
-        found: vec![Found {
-            launched: Launched {
-                instance: claimed.id,
-                pid: None,
-                log: None,
-            },
-            backend: BackendName::new("demo").unwrap(),
-            generation: Generation(7),
-            slot: SlotKey {
-                backend: BackendName::new("demo").unwrap(),
-                owner: Owner::Nobody,
-            },
-            tenant: TenantName::default(),
-            stage: FoundStage::Ready(endpoint()),
-        }],
-    };
+    let takeover = takeover(claimed.id);
     let led = Autoscaler::lead(
         config,
         Arc::clone(&runtime) as _,
