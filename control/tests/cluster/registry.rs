@@ -110,6 +110,10 @@ async fn a_backend_that_is_deleted_goes_when_its_last_instance_has_ended_and_not
             })
         })
         .await;
+    // Longer than the writer takes to let it go.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let still = cluster.api(BACKEND).get_opt("a").await.unwrap();
+    assert!(still.is_some(), "it went while an instance was left");
     registry.report(tokio::time::Instant::now(), [].into());
     cluster
         .until(BACKEND, "a", "its end", |object| object.is_none())
