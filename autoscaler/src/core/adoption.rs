@@ -182,6 +182,12 @@ impl Core {
         for id in &all.gone {
             if let Some(ticket) = self.by_id.get(id).copied() {
                 // Its end was told; the order was lost with the leader.
+                if let Some(instance) = self.instances.get_mut(&ticket) {
+                    instance.forsaken.insert(from);
+                    if let Some(drain) = &mut instance.drain {
+                        drain.leave(from);
+                    }
+                }
                 self.retire(ticket, Retirement::Ended, None);
             }
         }

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use mcp_gateway_api::{
     backend::Backend,
     claim::ColdStart,
-    ids::{InstanceId, SessionKey, TenantName},
+    ids::{ActivatorId, InstanceId, SessionKey, TenantName},
     slot::SlotKey,
     view::{Endpoint, InstanceView, Service, Stamp},
 };
@@ -248,6 +248,8 @@ pub(super) struct Instance {
     pub(super) warnings: Vec<String>,
     /// Of one that an earlier leader launched.
     pub(super) adopted: Option<Adopted>,
+    /// Activators that know it to be gone: they never lease it again, and acknowledge no drain of it.
+    pub(super) forsaken: BTreeSet<ActivatorId>,
 }
 
 /// What is known of an instance beyond its own life because an earlier leader launched it.

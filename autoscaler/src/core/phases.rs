@@ -48,6 +48,7 @@ impl Instance {
             permits: BTreeSet::new(),
             warnings: Vec::new(),
             adopted: None,
+            forsaken: BTreeSet::new(),
         }
     }
 }
@@ -207,7 +208,11 @@ impl Core {
         instance.stamp = stamp;
         instance.drain = match instance.phase {
             Phase::IdleDraining | Phase::Retiring | Phase::Cut => {
-                Some(Drain::new(stamp, activators))
+                let awaited = activators.into_iter();
+                Some(Drain::new(
+                    stamp,
+                    awaited.filter(|id| !instance.forsaken.contains(id)),
+                ))
             }
             Phase::Launching
             | Phase::Abandoned
