@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod actor;
+mod log;
 mod message;
 mod scaler;
 mod subscribers;

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    log::log,
     message::{Answer, Aside, Message},
     scaler::{InProcessScaler, session_of},
     subscribers::{Hearing, Subscribers},
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     core::{
         Core, Ticket, WaiterId,
-        event::{Effect, Event, Note, Transition},
+        event::{Effect, Event, Note},
         records::Change,
     },
     metrics::Metrics,
@@ -383,29 +384,4 @@ fn unwritten(error: String) -> Failure {
         "What was learned of this session could not be kept.",
     )
     .because(error)
-}
-
-/// One line that a person can follow: `everything: cold → starting (1 waiting)`.
-fn log(t: &Transition) {
-    let Transition {
-        backend,
-        owner,
-        from,
-        to,
-        why,
-        private,
-        ..
-    } = t;
-    let instance = t.instance.map(|id| format!("{id:?}"));
-    if t.trouble {
-        tracing::warn!(
-            %backend, slot = %owner, instance, from, to, why, stderr = private,
-            "{backend}: {from} → {to} ({why})"
-        );
-    } else {
-        tracing::info!(
-            %backend, slot = %owner, instance, from, to, why,
-            "{backend}: {from} → {to} ({why})"
-        );
-    }
 }
