@@ -1,6 +1,6 @@
 //! One instance: its state machine, and what is known of it.
 //!
-//! Invariants: [`step`] is pure and total. `Stopping` is entered from `Ready` only through a drain; an instance that is
+//! Invariants: [`step()`] is pure and total. `Stopping` is entered from `Ready` only through a drain; an instance that is
 //! not yet, or no longer, in service is ended at once. Nothing leaves the machine except by `Exited`, so an instance is
 //! never forgotten while it may still run.
 

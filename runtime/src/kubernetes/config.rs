@@ -21,7 +21,7 @@ pub struct Home {
 
 /// How the runtime is set up; [`KubernetesConfig::new`] gives the defaults.
 pub struct KubernetesConfig {
-    /// For everything but watches: one kept connection ([`client::client`]).
+    /// For everything but watches: one kept connection ([`super::client::client`]).
     pub writes: kube::Client,
     /// For the watch alone.
     pub watches: kube::Client,
