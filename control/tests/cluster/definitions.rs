@@ -1,9 +1,14 @@
 //! What the API server makes of our definitions.
 
+use std::time::Duration;
+
 use mcp_gateway_control::cluster::objects::Kind;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use crate::support::cluster;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn kubectl_explains_what_fields_mean() {
@@ -22,9 +27,17 @@ async fn kubectl_explains_what_fields_mean() {
         ("mcpsp.spec.idleTimeout", "until an instance is stopped"),
         ("mcpt.spec.displayName", "How people call it"),
     ] {
-        let said = cluster.kubectl(&["explain", path]);
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(said.contains(part), "{path}: {said}");
+        // The API server describes new definitions a moment after it has accepted them.
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let said = cluster.kubectl(&["explain", path]);
+            let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            if said.contains(part) {
+                break;
+            }
+            assert!(Instant::now() < give_up, "{path}: {said}");
+            sleep(Duration::from_millis(100)).await;
+        }
     }
     let kinds = cluster.kubectl(&["api-resources", "--categories=mcp", "-o", "name"]);
     assert_eq!(kinds.lines().count(), 3, "{kinds}");
