@@ -408,9 +408,10 @@ async fn a_pod_is_made_without_nagles_delay() {
     }
     took.sort();
     let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
-    // The goal is 10 ms on a machine that does nothing else; more than this is a connection with Nagle's delay.
+    // The goal is a median of 10 ms on a machine that does nothing else. Nagle's delay costs every call 40 ms, and what
+    // else the machine does costs the fastest of thirty little.
     assert!(
-        median < Duration::from_millis(40),
+        took[0] < Duration::from_millis(40),
         "p50 {median:?}, worst {worst:?}"
     );
     assert!(
