@@ -31,16 +31,25 @@ fn zombies() -> usize {
         .count()
 }
 
+/// Waits, without letting anybody reap, until `count` of this process's children have ended.
+fn until_ended(count: usize) {
+    let since = std::time::Instant::now();
+    while zombies() < count {
+        assert!(since.elapsed() < PATIENCE, "{count} did not end");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 // One thread: while the test does not await, nobody but the reaper can reap.
 #[tokio::test(flavor = "current_thread")]
 #[cfg(target_os = "linux")]
 async fn reaping_orphans_takes_nobodys_exit_status() {
     let dir = tempfile::tempdir().unwrap();
-    let go = dir.path().join("go");
-    // Its child is left behind, and ends with it.
-    let script = "(while [ ! -e \"$0\" ]; do sleep 0.01; done) & \
+    let (go, gone) = (dir.path().join("go"), dir.path().join("gone"));
+    // Its child is left behind and ends after it: a shell that still waits would reap its own child.
+    let script = "(while [ ! -e \"$1\" ]; do sleep 0.01; done) & \
                   while [ ! -e \"$0\" ]; do sleep 0.01; done; exit 7";
-    let command = ["sh", "-c", script, go.to_str().unwrap()];
+    let command = ["sh", "-c", script, go.to_str().unwrap(), gone.to_str().unwrap()];
     Brood::inherit_orphans().unwrap();
     let brood = Brood::default();
     let config = AloneConfig {
@@ -56,11 +65,9 @@ async fn reaping_orphans_takes_nobodys_exit_status() {
     };
     let (_alone, mut events) = Alone::start(config).await.unwrap();
     std::fs::write(&go, "").unwrap();
-    let since = tokio::time::Instant::now();
-    while zombies() < 2 {
-        assert!(since.elapsed() < PATIENCE, "they did not end");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    until_ended(1);
+    std::fs::write(&gone, "").unwrap();
+    until_ended(2);
     assert_eq!(brood.reap_orphans(), 1);
     assert_eq!(zombies(), 1);
     let exited = async {
