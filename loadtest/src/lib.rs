@@ -12,6 +12,7 @@
 //! cold      first request to first answer, against by hand      -> section
 //! sessions  what a live session costs that nobody uses          -> section
 //! process   CPU time and resident memory, from /proc
+//! spread    a proxy that sends each request to one of several upstreams, at random
 //! lean      a server that costs next to nothing, to measure proxies before
 //! section   what a measurement leaves behind: values, no opinion
 //! stats     quantiles and bootstrap intervals; pure
@@ -28,6 +29,7 @@ pub mod process;
 pub mod report;
 pub mod section;
 pub mod sessions;
+pub mod spread;
 pub mod stats;
 pub mod target;
 pub mod warm;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use mcp_gateway_loadtest::section::{AtRest, Section};
 use mcp_gateway_loadtest::target::{Pids, Target};
-use mcp_gateway_loadtest::{client, cold, lean, process, report, sessions, warm};
+use mcp_gateway_loadtest::{client, cold, lean, process, report, sessions, spread, warm};
 use tokio::net::TcpListener;
 
 /// Measures the gateway beside what it competes with.
@@ -26,6 +26,8 @@ enum Cli {
     Memory(MemoryArgs),
     /// Sections into a report: Markdown, SVG and JSON.
     Report(ReportArgs),
+    /// A proxy on loopback that sends each request to one of several upstreams, at random; prints its URL.
+    Spread(SpreadArgs),
     /// The leanest MCP server, at http://$HOST:$PORT/mcp.
     #[command(subcommand)]
     Serve(ServeArgs),
@@ -134,6 +136,25 @@ struct ReportArgs {
     sections: Vec<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct SpreadArgs {
+    /// Loopback address to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// API key of requests that bring no Authorization of their own.
+    #[arg(long, env = "MCP_GATEWAY_SPREAD_KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// Seed of the random choice [default: another each time].
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Most connections of clients at once; more wait.
+    #[arg(long, default_value_t = 1024)]
+    connections: usize,
+    /// `http://HOST:PORT` of each upstream.
+    #[arg(required = true)]
+    upstreams: Vec<spread::Upstream>,
+}
+
 #[derive(Debug, Subcommand)]
 enum ServeArgs {
     /// Answers every request with the same small JSON result.
@@ -198,8 +219,24 @@ async fn main() -> anyhow::Result<()> {
             lean::serve(listener).await;
             Ok(())
         }
+        Cli::Spread(args) => spread(args).await,
         Cli::FreePorts { count } => free_ports(count).await,
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the URL is this command's answer")]
+async fn spread(args: SpreadArgs) -> anyhow::Result<()> {
+    let proxy = spread::Spread::new(spread::Options {
+        upstreams: args.upstreams,
+        key: args.key,
+        seed: args.seed,
+        connections: args.connections,
+    })?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    println!("http://{}", listener.local_addr()?);
+    match proxy.serve(listener).await? {}
 }
 
 #[expect(clippy::print_stdout, reason = "the ports are this command's answer")]
