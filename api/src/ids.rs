@@ -18,21 +18,45 @@ pub struct InvalidName {
     pub given: String,
 }
 
-fn check_label(what: &'static str, text: &str) -> Result<(), InvalidName> {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
-    let bytes = text.as_bytes();
-    let fine = bytes.len() <= 63
-        && edge(bytes.first())
-        && edge(bytes.last())
-        && bytes.iter().all(|b| inner(*b));
-    if fine {
-        Ok(())
-    } else {
-        Err(InvalidName {
-            what,
-            given: text.chars().take(80).collect(),
-        })
+/// A DNS label (RFC 1123): the one rule for every name that Kubernetes, a URL or a label of a pod must take.
+///
+/// Names with a meaning of their own have a type of their own; this one is for the others, such as a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DnsLabel(Arc<str>);
+
+impl DnsLabel {
+    /// Checks and takes a name; `what` it is goes into the error's sentence.
+    ///
+    /// # Errors
+    /// When the text is no DNS label.
+    pub fn new(what: &'static str, text: &str) -> Result<Self, InvalidName> {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
+        let bytes = text.as_bytes();
+        let fine = bytes.len() <= 63
+            && edge(bytes.first())
+            && edge(bytes.last())
+            && bytes.iter().all(|b| inner(*b));
+        if fine {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName {
+                what,
+                given: text.chars().take(80).collect(),
+            })
+        }
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DnsLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -41,7 +65,7 @@ macro_rules! label {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name(DnsLabel);
 
         impl $name {
             /// Checks and takes a name.
@@ -49,20 +73,19 @@ macro_rules! label {
             /// # Errors
             /// When the text is no DNS label (RFC 1123).
             pub fn new(text: &str) -> Result<Self, InvalidName> {
-                check_label($what, text)?;
-                Ok(Self(text.into()))
+                DnsLabel::new($what, text).map(Self)
             }
 
             /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                self.0.fmt(f)
             }
         }
 
@@ -82,7 +105,7 @@ macro_rules! label {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0.as_ref().into()
+                name.as_str().into()
             }
         }
     };
@@ -106,7 +129,7 @@ label!(
 
 impl Default for TenantName {
     fn default() -> Self {
-        Self("default".into())
+        Self(DnsLabel("default".into()))
     }
 }
 
@@ -179,5 +202,35 @@ impl ActivatorId {
     #[must_use]
     pub fn random() -> Self {
         Self(rand::random())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dns_label_is_what_rfc_1123_says_and_nothing_else() {
+        let longest = "a".repeat(63);
+        for fine in ["a", "0", "a-b", "0-0", "a--b", longest.as_str()] {
+            assert!(DnsLabel::new("name", fine).is_ok(), "{fine:?}");
+            assert_eq!(BackendName::new(fine).unwrap().as_str(), fine);
+        }
+        let too_long = "a".repeat(64);
+        let no = [
+            "", "-", "-a", "a-", "A", "a.b", "a_b", "a b", "ä", "a\n", &too_long,
+        ];
+        for no in no {
+            assert!(DnsLabel::new("name", no).is_err(), "{no:?}");
+            assert!(no.parse::<TenantName>().is_err(), "{no:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_name_says_what_it_was_meant_to_be_and_not_all_of_itself() {
+        let error = DnsLabel::new("--namespace", &"X".repeat(10_000)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("--namespace \"XXX"), "{text}");
+        assert!(text.len() < 300, "{} bytes", text.len());
     }
 }

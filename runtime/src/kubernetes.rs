@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 use mcp_gateway_api::{
     failure::ExitReport,
-    ids::{BackendName, InstanceId},
+    ids::{DnsLabel, InstanceId},
 };
 use mcp_gateway_link::HOME_NAME;
 use tokio_util::task::AbortOnDropHandle;
@@ -60,10 +60,7 @@ impl KubernetesRuntime {
     pub async fn open(
         config: KubernetesConfig,
     ) -> Result<(Arc<Self>, EventReceiver, Vec<Found>), OpenError> {
-        let installation = config.installation.as_str();
-        if BackendName::new(installation).is_err() {
-            return Err(OpenError::Installation(installation.to_owned()));
-        }
+        DnsLabel::new("the installation's name", &config.installation)?;
         let tls = config.home.authority.issue(HOME_NAME)?.server_tls();
         let image_volumes = match config.image_volumes {
             Some(stated) => stated,

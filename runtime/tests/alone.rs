@@ -33,7 +33,7 @@ fn zombies() -> usize {
 
 /// Waits, without letting anybody reap, until `count` of this process's children have ended.
 fn until_ended(count: usize) {
-    let since = std::time::Instant::now();
+    let since = tokio::time::Instant::now();
     while zombies() < count {
         assert!(since.elapsed() < PATIENCE, "{count} did not end");
         std::thread::sleep(Duration::from_millis(2));
@@ -49,7 +49,13 @@ async fn reaping_orphans_takes_nobodys_exit_status() {
     // Its child is left behind and ends after it: a shell that still waits would reap its own child.
     let script = "(while [ ! -e \"$1\" ]; do sleep 0.01; done) & \
                   while [ ! -e \"$0\" ]; do sleep 0.01; done; exit 7";
-    let command = ["sh", "-c", script, go.to_str().unwrap(), gone.to_str().unwrap()];
+    let command = [
+        "sh",
+        "-c",
+        script,
+        go.to_str().unwrap(),
+        gone.to_str().unwrap(),
+    ];
     Brood::inherit_orphans().unwrap();
     let brood = Brood::default();
     let config = AloneConfig {

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mcp_gateway_api::ids::{DnsLabel, InvalidName};
+
 use crate::cli::{Address, PodsLayer};
 
 /// How servers run as pods.
@@ -28,8 +30,8 @@ pub(crate) struct Pods {
 pub(crate) enum PodsError {
     #[error("--{flag} means something only with --kubernetes: add that, or leave this out")]
     Without { flag: &'static str },
-    #[error("--{flag} {given:?} is not a DNS label: use 1 to 63 of a-z, 0-9 and '-'")]
-    Name { flag: &'static str, given: String },
+    #[error(transparent)]
+    Name(#[from] InvalidName),
     #[error(
         "--home-listen {0} listens on all addresses: say under which ones pods reach it with --home-advertise IP:PORT"
     )]
@@ -67,8 +69,12 @@ impl Pods {
             .home_listen
             .map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7443)), |a| a.0);
         Ok(Some(Self {
-            namespace: label("namespace", layer.namespace.as_deref(), "mcp")?,
-            installation: label("installation", layer.installation.as_deref(), "mcp-gateway")?,
+            namespace: label("--namespace", layer.namespace.as_deref(), "mcp")?,
+            installation: label(
+                "--installation",
+                layer.installation.as_deref(),
+                "mcp-gateway",
+            )?,
             secrets,
             may_make_secrets: !in_cluster,
             home_advertise: advertise(&layer.home_advertise, home_listen)?,
@@ -114,20 +120,8 @@ impl PodsLayer {
 }
 
 fn label(flag: &'static str, given: Option<&str>, usual: &str) -> Result<String, PodsError> {
-    let name = given.unwrap_or(usual);
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let fine = (1..=63).contains(&name.len())
-        && name.bytes().all(inner)
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    if fine {
-        Ok(name.to_owned())
-    } else {
-        Err(PodsError::Name {
-            flag,
-            given: name.chars().take(80).collect(),
-        })
-    }
+    let label = DnsLabel::new(flag, given.unwrap_or(usual))?;
+    Ok(label.as_str().to_owned())
 }
 
 /// A port of 0 is filled in once the listener is bound.

@@ -172,7 +172,8 @@ fn what_concerns_pods_is_refused_without_them() {
     let error = load("serve --demo --kubernetes --home-listen 127.0.0.1:1").unwrap_err();
     assert!(error.to_string().contains("--demo"));
     let error = load("serve --kubernetes --home-listen 127.0.0.1:1 --namespace My_Space");
-    assert!(error.unwrap_err().to_string().contains("My_Space"));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("--namespace \"My_Space\""), "{error}");
 }
 
 #[test]

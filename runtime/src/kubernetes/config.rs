@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use mcp_gateway_api::ids::BackendName;
+use mcp_gateway_api::ids::{BackendName, InvalidName};
 use mcp_gateway_link::{Authority, token::HomeKey};
 use tokio::net::TcpListener;
 
@@ -95,8 +95,8 @@ impl KubernetesConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The installation's name cannot be a label's value.
-    #[error("the installation's name {0:?} is not a DNS label: use 1 to 63 of a-z, 0-9 and '-'")]
-    Installation(String),
+    #[error(transparent)]
+    Installation(#[from] InvalidName),
     /// The pods could not be listed.
     #[error("{sentence}")]
     Pods {
