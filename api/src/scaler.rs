@@ -1,5 +1,7 @@
 //! The port in which activator and autoscaler meet. It has an in-process form and, later, a network form.
 
+use std::str::FromStr;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -16,6 +18,23 @@ use crate::{
 /// The UID of a pod in which activators run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PodUid(pub u128);
+
+/// A text that is no pod's UID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected the UID of a pod: 32 hexadecimal digits, with or without hyphens")]
+pub struct InvalidPodUid;
+
+impl FromStr for PodUid {
+    type Err = InvalidPodUid;
+
+    /// Reads a UID as Kubernetes writes it.
+    fn from_str(text: &str) -> Result<Self, InvalidPodUid> {
+        let digits: String = text.chars().filter(|c| *c != '-').take(33).collect();
+        let fine = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = fine.then(|| u128::from_str_radix(&digits, 16).ok());
+        number.flatten().map(Self).ok_or(InvalidPodUid)
+    }
+}
 
 /// The pod that an activator runs in, and which of the pod's processes it is (§11). An [`ActivatorId`] names the process
 /// alone; the pod tells a leader whom it has not heard yet, and which leases a restarted container has lost.

@@ -135,6 +135,14 @@ impl RemoteScaler {
     }
 }
 
+impl RemoteScaler {
+    /// The highest term that any leader has named; 0 until one was found.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.inner.finder.heard()
+    }
+}
+
 /// An answer that says in which term it was given.
 trait Dated {
     fn epoch(&self) -> u64;

@@ -34,6 +34,9 @@ use crate::{
 pub(crate) type StatusSource =
     Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Status> + Send>> + Send + Sync>;
 
+/// Why the process is not ready to serve, if it is not.
+pub(crate) type NotReady = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+
 /// What other machines may see: nothing in it is anybody's.
 const HARMLESS: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
 
@@ -53,6 +56,7 @@ pub(crate) struct Admin {
     pub(crate) gate: Gate,
     /// Cancelled once the gateway shuts down: no longer ready.
     pub(crate) closing: CancellationToken,
+    pub(crate) not_ready: NotReady,
 }
 
 /// Who may see what.
@@ -115,10 +119,14 @@ fn refuse(failure: &Failure) -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    if admin.closing.is_cancelled() {
-        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response()
+    let why = if admin.closing.is_cancelled() {
+        Some("shutting down")
     } else {
-        "ready\n".into_response()
+        (admin.not_ready)()
+    };
+    match why {
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        None => "ready\n".into_response(),
     }
 }
 

@@ -11,11 +11,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::{
-    cli::LogFormat,
-    config::{Access, Settings},
-    files,
-};
+use crate::{cli::LogFormat, config::Access, files};
 
 /// Where everything is; also the text of the ready file.
 #[derive(Debug, Serialize)]
@@ -31,6 +27,16 @@ pub(crate) struct Whereabouts {
     pub(crate) backends: BTreeMap<String, String>,
 }
 
+/// Writes the ready file: scripts read there where the process listens.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn write_ready(path: &Path, told: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string(told).context("the ready file's text")?;
+    files::replace(path, (text + "\n").as_bytes())
+        .with_context(|| format!("--ready-file {} cannot be written", path.display()))
+}
+
 /// `http://` and an address that this machine can reach.
 pub(crate) fn base_url(address: SocketAddr) -> String {
     let ip = match address.ip() {
@@ -41,16 +47,25 @@ pub(crate) fn base_url(address: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(ip, address.port()))
 }
 
+/// Whom to tell, and what else.
+pub(crate) struct Notice<'a> {
+    pub(crate) format: LogFormat,
+    pub(crate) access: &'a Access,
+    /// Of a gateway that keeps something.
+    pub(crate) state_dir: Option<&'a Path>,
+    pub(crate) ready_file: Option<&'a Path>,
+}
+
 impl Whereabouts {
     /// Tells everybody.
     ///
     /// # Errors
     /// The ready file cannot be written.
-    pub(crate) fn announce(&self, settings: &Settings) -> anyhow::Result<()> {
-        match settings.log.format {
+    pub(crate) fn announce(&self, notice: &Notice<'_>) -> anyhow::Result<()> {
+        match notice.format {
             LogFormat::Pretty => {
                 // A closed standard error is no reason not to serve.
-                let _ = io::stderr().write_all(self.banner(settings).as_bytes());
+                let _ = io::stderr().write_all(self.banner(notice).as_bytes());
             }
             LogFormat::Json => {
                 tracing::info!(listen = %self.listen, admin = %self.admin, "mcp-gateway is ready");
@@ -59,22 +74,15 @@ impl Whereabouts {
                 }
             }
         }
-        match &settings.ready_file {
-            Some(path) => self.write(path),
-            None => Ok(()),
-        }
+        notice
+            .ready_file
+            .map_or(Ok(()), |path| write_ready(path, self))
     }
 
-    fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let text = serde_json::to_string(self).context("the ready file's text")?;
-        files::replace(path, (text + "\n").as_bytes())
-            .with_context(|| format!("--ready-file {} cannot be written", path.display()))
-    }
-
-    fn banner(&self, settings: &Settings) -> String {
+    fn banner(&self, notice: &Notice<'_>) -> String {
         let mut out = String::new();
         let base = base_url(self.listen);
-        let callers = match &settings.access {
+        let callers = match notice.access {
             Access::Keys(path) => format!("by API key ({})", path.display()),
             Access::Anonymous if self.listen.ip().is_loopback() => {
                 "anybody on this machine".to_owned()
@@ -83,13 +91,14 @@ impl Whereabouts {
         };
         // Writing to a `String` cannot fail.
         let _ = writeln!(out, "\n  mcp-gateway {}\n", env!("CARGO_PKG_VERSION"));
+        let state = notice.state_dir.map(|path| path.display().to_string());
         for (what, value) in [
-            ("clients", base),
-            ("callers", callers),
-            ("status", format!("{}/status", base_url(self.admin))),
-            ("state", settings.state_dir.display().to_string()),
+            ("clients", Some(base)),
+            ("callers", Some(callers)),
+            ("status", Some(format!("{}/status", base_url(self.admin)))),
+            ("state", state),
         ] {
-            let _ = writeln!(out, "  {what:9}{value}");
+            let _ = value.map(|value| writeln!(out, "  {what:9}{value}"));
         }
         let width = self.backends.keys().map(String::len).max().unwrap_or(0);
         for (name, url) in &self.backends {

@@ -10,6 +10,10 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::demo;
 
+mod roles;
+
+pub(crate) use roles::{ActivatorArgs, AutoscalerArgs, ScalerAddress};
+
 /// Starts MCP servers when somebody asks for them, and stops them when nobody does.
 #[derive(Debug, Parser)]
 #[command(name = "mcp-gateway", version, max_term_width = 100)]
@@ -22,6 +26,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the gateway on this machine
     Serve(Box<ServeArgs>),
+    /// Run the part of a gateway in a cluster that clients talk to; any number, beside 'autoscaler'
+    Activator(Box<ActivatorArgs>),
+    /// Run the part of a gateway in a cluster that starts and stops pods; one of the replicas leads
+    Autoscaler(Box<AutoscalerArgs>),
     /// Make, list and remove API keys
     #[command(subcommand)]
     Keys(KeysCommand),

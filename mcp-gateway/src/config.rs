@@ -14,9 +14,12 @@ use mcp_gateway_activator::edge::{
     origins::{InvalidOrigin, OriginRules},
 };
 
+use mcp_gateway_api::scaler::InvalidPodUid;
+
 use crate::cli::{Address, Layer, LogFormat, ServeArgs};
 
 pub(crate) mod pods;
+pub(crate) mod roles;
 
 pub(crate) use pods::Pods;
 
@@ -94,6 +97,21 @@ pub(crate) enum ConfigError {
     DemoInPods,
     #[error(transparent)]
     Pods(#[from] pods::PodsError),
+    #[error("--{flag} {given:?}: {source}")]
+    PodUid {
+        flag: &'static str,
+        given: String,
+        source: InvalidPodUid,
+    },
+    #[error(
+        "--scaler-listen {0} listens on all addresses: say under which one activators reach it with --scaler-advertise \
+         IP:PORT"
+    )]
+    ScalerAdvertise(SocketAddr),
+    #[error(
+        "--scaler-advertise {0} is nothing that an activator can call: name an address of this replica"
+    )]
+    ScalerUncallable(SocketAddr),
     #[error(
         "there is no folder for the gateway's state: set HOME, or give one with --state-dir DIR"
     )]
@@ -130,7 +148,9 @@ impl Settings {
             Some(_) | None => {}
         }
         let edge = Edge::of(&layer)?;
-        let access = Access::of(&layer, &state_dir, &edge)?;
+        let shutdown_timeout = shutdown_timeout(&layer);
+        let usual_keys = state_dir.join("keys.json");
+        let access = Access::of(&layer, Some(&usual_keys), &edge)?;
         Ok(Self {
             edge,
             access,
@@ -140,9 +160,7 @@ impl Settings {
             pods,
             ready_file: layer.ready_file,
             max_instances: layer.max_instances.unwrap_or(100),
-            shutdown_timeout: layer
-                .shutdown_timeout
-                .map_or(Duration::from_secs(30), |p| p.0),
+            shutdown_timeout,
             log,
         })
     }
@@ -186,16 +204,17 @@ impl Edge {
 }
 
 impl Access {
-    fn of(layer: &Layer, state_dir: &Path, edge: &Edge) -> Result<Self, ConfigError> {
+    /// `usual`: the key file that is taken without being named, if it is there.
+    fn of(layer: &Layer, usual: Option<&Path>, edge: &Edge) -> Result<Self, ConfigError> {
         let anonymous = layer.allow_anonymous.unwrap_or(false);
-        let usual = state_dir.join("keys.json");
-        match &layer.keys {
-            Some(_) if anonymous => Err(ConfigError::BothWays),
-            Some(path) => Ok(Self::Keys(path.clone())),
-            None if anonymous => Ok(Self::Anonymous),
-            None if usual.exists() => Ok(Self::Keys(usual)),
-            None if edge.listen.ip().is_loopback() => Ok(Self::Anonymous),
-            None => Err(ConfigError::OpenToAll {
+        let usual = usual.filter(|path| path.exists());
+        match (&layer.keys, usual) {
+            (Some(_), _) if anonymous => Err(ConfigError::BothWays),
+            (Some(path), _) => Ok(Self::Keys(path.clone())),
+            (None, _) if anonymous => Ok(Self::Anonymous),
+            (None, Some(path)) => Ok(Self::Keys(path.to_owned())),
+            (None, None) if edge.listen.ip().is_loopback() => Ok(Self::Anonymous),
+            (None, None) => Err(ConfigError::OpenToAll {
                 listen: edge.listen,
             }),
         }
@@ -259,6 +278,12 @@ impl Layer {
         single.into_iter().flatten().for_each(beside);
         self
     }
+}
+
+fn shutdown_timeout(layer: &Layer) -> Duration {
+    layer
+        .shutdown_timeout
+        .map_or(Duration::from_secs(30), |period| period.0)
 }
 
 /// The state folder: as given, or the XDG one.

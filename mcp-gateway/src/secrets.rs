@@ -1,5 +1,5 @@
 //! The secrets of an installation: the authority that its certificates come from, the key that agents' proofs are made
-//! with, the keys that seal session ids. One file each, so that a folder of them is a Kubernetes Secret and back.
+//! with, the keys that seal session ids, an activator's certificate. One file each, so that a folder of them is a Kubernetes Secret and back.
 //!
 //! Invariant: what is there is never replaced; private files. Never: a secret in a log line or an error.
 
@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use mcp_gateway_activator::session::keyring::Keyring;
-use mcp_gateway_link::{Authority, token::HomeKey};
+use mcp_gateway_link::{
+    ACTIVATOR_NAME, Authority,
+    authority::{Credentials, Identity},
+    token::HomeKey,
+};
 use rand::{TryRngCore, rngs::OsRng};
 
 use crate::{cli::SecretsCommand, files};
@@ -20,6 +24,8 @@ use crate::{cli::SecretsCommand, files};
 const CA: [&str; 2] = ["ca.crt", "ca.key"];
 /// Random bytes.
 const HOME: &str = "home.key";
+/// What an activator is to the autoscaler: a certificate of the authority, and its key.
+const ACTIVATOR: [&str; 2] = ["activator.crt", "activator.key"];
 /// See [`Keyring`].
 const SEALING: &str = "sealing-keys";
 /// Largest file that is read.
@@ -33,6 +39,19 @@ pub(crate) struct Secrets {
     pub(crate) sealing: PathBuf,
 }
 
+/// An activator's share: it can neither sign certificates nor make agents' proofs.
+pub(crate) struct ActivatorSecrets {
+    pub(crate) credentials: Credentials,
+    /// The file of sealing keys.
+    pub(crate) sealing: PathBuf,
+}
+
+/// An autoscaler's share: it opens no session ids.
+pub(crate) struct AutoscalerSecrets {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) home: HomeKey,
+}
+
 /// Does what the subcommand says.
 ///
 /// # Errors
@@ -43,6 +62,8 @@ pub(crate) fn run(command: SecretsCommand) -> anyhow::Result<()> {
             files::private_dir(&dir)?;
             make(&dir)?;
             load(&dir)?;
+            make_activator(&dir)?;
+            load_activator(&dir)?;
             Ok(())
         }
     }
@@ -69,28 +90,75 @@ pub(crate) fn make(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes an activator's certificate and key, if they are not there yet.
+fn make_activator(dir: &Path) -> anyhow::Result<()> {
+    if ACTIVATOR.iter().any(|name| dir.join(name).exists()) {
+        return Ok(());
+    }
+    let issued = authority(dir)?.issue(ACTIVATOR_NAME)?;
+    write(dir, ACTIVATOR[1], issued.key_pem.as_bytes())?;
+    write(dir, ACTIVATOR[0], issued.cert_pem.as_bytes())
+}
+
 /// Reads them all.
 ///
 /// # Errors
 /// One is missing or is none.
 pub(crate) fn load(dir: &Path) -> anyhow::Result<Secrets> {
-    let text = |name: &str| {
-        String::from_utf8(read(dir, name)?)
-            .map_err(|_not_utf8| anyhow::anyhow!("{} is no PEM file", dir.join(name).display()))
-    };
-    let authority = Authority::from_pem(&text(CA[0])?, &text(CA[1])?)
-        .with_context(|| format!("the authority in {}", dir.display()))?;
+    let AutoscalerSecrets { authority, home } = load_autoscaler(dir)?;
+    Ok(Secrets {
+        authority,
+        home,
+        sealing: sealing(dir)?,
+    })
+}
+
+/// Reads an autoscaler's share.
+///
+/// # Errors
+/// One is missing or is none.
+pub(crate) fn load_autoscaler(dir: &Path) -> anyhow::Result<AutoscalerSecrets> {
     let home = HomeKey::new(&read(dir, HOME)?)
         .with_context(|| format!("the key in {}", dir.join(HOME).display()))?;
+    Ok(AutoscalerSecrets {
+        authority: Arc::new(authority(dir)?),
+        home,
+    })
+}
+
+/// Reads an activator's share. Whether certificate and key belong together is known when they are used.
+///
+/// # Errors
+/// One is missing.
+pub(crate) fn load_activator(dir: &Path) -> anyhow::Result<ActivatorSecrets> {
+    Ok(ActivatorSecrets {
+        credentials: Credentials {
+            ca_pem: text(dir, CA[0])?,
+            identity: Identity {
+                cert_pem: text(dir, ACTIVATOR[0])?,
+                key_pem: text(dir, ACTIVATOR[1])?,
+            },
+        },
+        sealing: sealing(dir)?,
+    })
+}
+
+fn authority(dir: &Path) -> anyhow::Result<Authority> {
+    Authority::from_pem(&text(dir, CA[0])?, &text(dir, CA[1])?)
+        .with_context(|| format!("the authority in {}", dir.display()))
+}
+
+fn sealing(dir: &Path) -> anyhow::Result<PathBuf> {
     let sealing = dir.join(SEALING);
     if !sealing.exists() {
         bail!(missing(&sealing));
     }
-    Ok(Secrets {
-        authority: Arc::new(authority),
-        home,
-        sealing,
-    })
+    Ok(sealing)
+}
+
+fn text(dir: &Path, name: &str) -> anyhow::Result<String> {
+    String::from_utf8(read(dir, name)?)
+        .map_err(|_not_utf8| anyhow::anyhow!("{} is no PEM file", dir.join(name).display()))
 }
 
 fn read(dir: &Path, name: &str) -> anyhow::Result<Vec<u8>> {

@@ -65,10 +65,23 @@ impl Pods {
             None if in_cluster => return Err(PodsError::NoSecrets),
             None => state_dir.to_owned(),
         };
+        Self::with(layer, secrets, !in_cluster).map(Some)
+    }
+
+    /// Of a role: its secrets are shared with others, so they are never made.
+    pub(super) fn of_role(layer: &PodsLayer, secrets: &Path) -> Result<Self, PodsError> {
+        Self::with(layer, secrets.to_owned(), false)
+    }
+
+    fn with(
+        layer: &PodsLayer,
+        secrets: PathBuf,
+        may_make_secrets: bool,
+    ) -> Result<Self, PodsError> {
         let home_listen = layer
             .home_listen
             .map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7443)), |a| a.0);
-        Ok(Some(Self {
+        Ok(Self {
             namespace: label("--namespace", layer.namespace.as_deref(), "mcp")?,
             installation: label(
                 "--installation",
@@ -76,11 +89,11 @@ impl Pods {
                 "mcp-gateway",
             )?,
             secrets,
-            may_make_secrets: !in_cluster,
+            may_make_secrets,
             home_advertise: advertise(&layer.home_advertise, home_listen)?,
             home_listen,
             agent_image: layer.agent_image.clone(),
-        }))
+        })
     }
 }
 
@@ -119,7 +132,12 @@ impl PodsLayer {
     }
 }
 
-fn label(flag: &'static str, given: Option<&str>, usual: &str) -> Result<String, PodsError> {
+/// A name as the flag gives it, or the usual one.
+pub(super) fn label(
+    flag: &'static str,
+    given: Option<&str>,
+    usual: &str,
+) -> Result<String, PodsError> {
     let label = DnsLabel::new(flag, given.unwrap_or(usual))?;
     Ok(label.as_str().to_owned())
 }

@@ -7,6 +7,7 @@ use mcp_gateway_api::{catalog::CatalogWatch, endpoint::LocalDial, ids::InstanceI
 use mcp_gateway_control::{Problems, Registry, cluster::ClusterRegistry};
 use mcp_gateway_runtime::{
     EventReceiver, Runtime,
+    kubernetes::Owners,
     process::{ProcessConfig, ProcessRuntime},
 };
 use tokio::{io::DuplexStream, sync::watch};
@@ -25,14 +26,14 @@ pub(super) struct Ground {
 }
 
 /// What exists.
-pub(super) enum Documents {
+pub(crate) enum Documents {
     Files(Registry),
     Cluster(Arc<ClusterRegistry>),
 }
 
 impl Documents {
     /// The backends of the moment.
-    pub(super) fn catalog(&self) -> CatalogWatch {
+    pub(crate) fn catalog(&self) -> CatalogWatch {
         match self {
             Self::Files(registry) => registry.catalog(),
             Self::Cluster(registry) => registry.catalog(),
@@ -40,16 +41,32 @@ impl Documents {
     }
 
     /// What is wrong at the moment.
-    pub(super) fn problems(&self) -> watch::Receiver<Problems> {
+    pub(crate) fn problems(&self) -> watch::Receiver<Problems> {
         match self {
             Self::Files(registry) => registry.problems(),
             Self::Cluster(registry) => registry.problems(),
         }
     }
 
+    /// Whether what exists is known. Before that nothing exists because nobody could say.
+    pub(crate) fn known(&self) -> watch::Receiver<bool> {
+        match self {
+            Self::Files(_) => watch::channel(true).1,
+            Self::Cluster(registry) => registry.known(),
+        }
+    }
+
+    /// Who owns the pods of each backend, as far as there are objects.
+    pub(crate) fn owners(&self) -> Owners {
+        match self {
+            Self::Files(_) => Owners::default(),
+            Self::Cluster(registry) => registry.owners(),
+        }
+    }
+
     /// Stops watching files; the last catalog stays readable. The cluster is watched to the end: finalizers wait for
     /// what is said there.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         match self {
             Self::Files(registry) => registry.stop(),
             Self::Cluster(_) => {}
@@ -58,7 +75,7 @@ impl Documents {
 }
 
 /// No bridge lives in this process.
-pub(super) struct NoBridges;
+pub(crate) struct NoBridges;
 
 impl LocalDial for NoBridges {
     fn dial(&self, _instance: InstanceId) -> io::Result<DuplexStream> {

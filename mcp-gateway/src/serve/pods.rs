@@ -4,6 +4,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,7 +17,7 @@ use mcp_gateway_control::{
 };
 use mcp_gateway_runtime::{
     Farewell, Runtime,
-    kubernetes::{Home, KubernetesConfig, KubernetesRuntime, Owners, client},
+    kubernetes::{Home, KubernetesConfig, KubernetesRuntime, client},
 };
 use tokio::{
     net::TcpListener,
@@ -45,12 +46,7 @@ pub(super) async fn ground(settings: &Settings, pods: &Pods) -> anyhow::Result<G
     }
     let secrets = secrets::load(&pods.secrets)?;
     let config = client::config(None).await?;
-    let listener = TcpListener::bind(pods.home_listen).await.with_context(|| {
-        format!(
-            "the address {} for agents cannot be listened on: give another with --home-listen",
-            pods.home_listen
-        )
-    })?;
+    let listener = home_listener(pods).await?;
     let home = Home {
         advertise: advertised(pods, listener.local_addr()?),
         listener,
@@ -58,12 +54,16 @@ pub(super) async fn ground(settings: &Settings, pods: &Pods) -> anyhow::Result<G
         key: secrets.home,
     };
     let clients = (client::client(&config)?, client::client(&config)?);
-    let documents = documents(settings, pods, &config).await?;
+    let writing = Writing::alone(client::client(&config)?, &pods.installation);
+    let documents = documents(
+        &settings.backends,
+        &pods.namespace,
+        Some(&config),
+        Some(writing),
+    )
+    .await?;
     let runtime = KubernetesConfig {
-        owners: match &documents {
-            Documents::Cluster(registry) => registry.owners(),
-            Documents::Files(_) => Owners::default(),
-        },
+        owners: documents.owners(),
         agent_image: pods.agent_image.clone(),
         max_body: settings.edge.max_body,
         ..KubernetesConfig::new(clients, &pods.namespace, &pods.installation, home)
@@ -85,27 +85,52 @@ pub(super) async fn ground(settings: &Settings, pods: &Pods) -> anyhow::Result<G
     })
 }
 
-/// From files where some are given, else from the cluster.
-async fn documents(
-    settings: &Settings,
-    pods: &Pods,
-    config: &kube::Config,
+/// What agents call.
+///
+/// # Errors
+/// The address is taken or not ours.
+pub(crate) async fn home_listener(pods: &Pods) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(pods.home_listen).await;
+    bound.with_context(|| {
+        format!(
+            "the address {} for agents cannot be listened on: give another with --home-listen",
+            pods.home_listen
+        )
+    })
+}
+
+/// From files where some are given, else from the cluster: `cluster`, or the one that the environment names.
+///
+/// # Errors
+/// A path is not there, or there is no way to the cluster.
+pub(crate) async fn documents(
+    backends: &[PathBuf],
+    namespace: &str,
+    cluster: Option<&kube::Config>,
+    writing: Option<Writing>,
 ) -> anyhow::Result<Documents> {
-    if !settings.backends.is_empty() {
-        let paths = settings.backends.clone();
-        let registry = Registry::start_for(Place::Pod, paths, Vec::new()).await?;
+    if !backends.is_empty() {
+        let registry = Registry::start_for(Place::Pod, backends.to_vec(), Vec::new()).await?;
         return Ok(Documents::Files(registry));
     }
+    let own;
+    let cluster = match cluster {
+        Some(cluster) => cluster,
+        None => {
+            own = client::config(None).await?;
+            &own
+        }
+    };
     let registry = ClusterRegistry::start(ClusterConfig {
-        watches: client::client(config)?,
-        namespace: pods.namespace.clone(),
-        writing: Some(Writing::alone(client::client(config)?, &pods.installation)),
+        watches: client::client(cluster)?,
+        namespace: namespace.to_owned(),
+        writing,
     });
     Ok(Documents::Cluster(Arc::new(registry.await)))
 }
 
 /// Tells the objects of the cluster how their backends are, until `stop`.
-pub(super) async fn report(
+pub(crate) async fn report(
     registry: Arc<ClusterRegistry>,
     scaler: InProcessScaler,
     stop: CancellationToken,
@@ -120,7 +145,7 @@ pub(super) async fn report(
 }
 
 /// Where the port was left to the operating system, it is known only now.
-fn advertised(pods: &Pods, bound: SocketAddr) -> Vec<SocketAddr> {
+pub(crate) fn advertised(pods: &Pods, bound: SocketAddr) -> Vec<SocketAddr> {
     let fill = |address: &SocketAddr| {
         let port = match address.port() {
             0 => bound.port(),
