@@ -7,9 +7,13 @@ use tokio::time::Instant;
 
 use crate::{
     config::ActivatorConfig,
+    exchange::news,
     gateway::{Deps, Gateway},
     routes, sweep,
 };
+
+/// Longest that the tasks may take to end when they are cut, and the control plane to hear goodbye.
+const END: Duration = Duration::from_secs(2);
 
 /// The data plane.
 #[derive(Clone)]
@@ -30,6 +34,7 @@ impl Activator {
         tasks.spawn(directory.run(Arc::clone(&gateway.deps.scaler), gateway.cut.clone()));
         tasks.spawn(gateway.deps.memory.clone().run(gateway.cut.clone()));
         tasks.spawn(sweep::run(gateway.clone()));
+        tasks.spawn(news::repeat(gateway.clone()));
         Self { gateway }
     }
 
@@ -51,7 +56,8 @@ impl Activator {
     }
 
     /// Shuts down: held exchanges are refused (503) at once and nothing new is taken; what runs may go on until the
-    /// deadline, then open streams get their terminal error. Returns when all is done.
+    /// deadline, then open streams get their terminal error. Last the control plane is told goodbye. Returns when all is
+    /// done.
     pub async fn shutdown(&self, deadline: Duration) {
         let until = Instant::now() + deadline;
         self.gateway.closing.cancel();
@@ -65,6 +71,11 @@ impl Activator {
             self.gateway.tasks.wait().await;
             self.gateway.background.wait().await;
         };
-        let _ended = tokio::time::timeout(Duration::from_secs(2), ended).await;
+        let _ended = tokio::time::timeout(END, ended).await;
+        let deps = &self.gateway.deps;
+        let goodbye = deps.directory.leave(&*deps.scaler);
+        if tokio::time::timeout(END, goodbye).await.is_err() {
+            tracing::warn!("the control plane was not told that this gateway ends");
+        }
     }
 }

@@ -4,8 +4,10 @@
 //! in the critical section that leases are taken in, and acknowledged only afterwards, again whenever the count falls.
 //! Never: starts or stops anything, or takes silence of the control plane for an end.
 
+mod permits;
 mod records;
 mod report;
+mod restate;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +26,11 @@ use mcp_gateway_api::{
 use parking_lot::{Mutex, RwLock};
 use tokio::{sync::watch, time::Instant};
 
-use self::records::Records;
+use self::{
+    permits::Permits,
+    records::{Records, Teller},
+    restate::Heard,
+};
 pub(crate) use self::{records::Number, report::Outbox};
 use crate::lease::{Entry, Lease, Life, NotNow, State};
 
@@ -48,6 +54,10 @@ struct Inner {
     gone: Mutex<Gone>,
     records: RwLock<Records>,
     record_listeners: RwLock<Vec<RecordListener>>,
+    permits: Mutex<Permits>,
+    heard: Mutex<Heard>,
+    /// Changes with each term whose leader has told all there is.
+    terms: watch::Sender<u64>,
     outbox: Arc<Outbox>,
 }
 
@@ -83,6 +93,9 @@ impl Directory {
                 gone: Mutex::default(),
                 records: RwLock::default(),
                 record_listeners: RwLock::default(),
+                permits: Mutex::default(),
+                heard: Mutex::default(),
+                terms: watch::Sender::new(0),
                 outbox: Arc::default(),
             }),
         }
@@ -225,7 +238,10 @@ impl Directory {
             ViewEvent::Gone {
                 instance, stamp, ..
             } => self.remove(instance, stamp),
-            ViewEvent::Record(record) => self.keep_record(record),
+            ViewEvent::Record(record) => {
+                let teller = self.inner.heard.lock().teller();
+                self.keep_record(record, teller);
+            }
             ViewEvent::Forget(key) => {
                 self.inner.records.write().forget(&key);
             }
@@ -239,27 +255,37 @@ impl Directory {
         instances: Vec<InstanceView>,
         records: Vec<SharedRecord>,
     ) {
+        let heard = Heard {
+            epoch: stamp.epoch,
+            complete,
+        };
+        *self.inner.heard.lock() = heard;
+        // Until everybody has been heard what is missing may only be unknown.
+        let new_term = complete && *self.inner.terms.borrow() != stamp.epoch;
         if complete {
             let listed: HashSet<InstanceId> = instances.iter().map(|view| view.id).collect();
-            let missing: Vec<InstanceId> = self
-                .inner
-                .table
-                .read()
-                .keys()
-                .filter(|id| !listed.contains(id))
-                .copied()
-                .collect();
-            for id in missing {
-                self.remove(id, stamp);
-            }
+            self.remove_others(&listed, stamp);
             let listed: HashSet<SessionKey> = records.iter().map(|record| record.key).collect();
-            self.inner.records.write().keep_only(&listed);
+            self.inner.records.write().keep_only(&listed, new_term);
         }
         for view in instances {
             self.apply_claimed(view);
         }
         for record in records {
-            self.keep_record(record);
+            self.keep_record(record, heard.teller());
+        }
+        if new_term {
+            self.inner.terms.send_replace(stamp.epoch);
+        }
+    }
+
+    fn remove_others(&self, listed: &HashSet<InstanceId>, stamp: Stamp) {
+        let table = self.inner.table.read();
+        let missing = table.keys().filter(|id| !listed.contains(id));
+        let missing: Vec<InstanceId> = missing.copied().collect();
+        drop(table);
+        for id in missing {
+            self.remove(id, stamp);
         }
     }
 
@@ -316,10 +342,11 @@ impl Directory {
             self.inner.open.write().retain(|_, open| *open != instance);
         }
         self.inner.gone.lock().add(instance);
+        self.inner.permits.lock().void(instance);
     }
 
-    fn keep_record(&self, record: SharedRecord) {
-        let changed = self.inner.records.write().tell(record);
+    fn keep_record(&self, record: SharedRecord, teller: Teller) {
+        let changed = self.inner.records.write().tell(record, teller);
         if let Some(record) = changed {
             self.tell_listeners(&record);
         }

@@ -11,6 +11,7 @@ pub(crate) mod initialize;
 pub(crate) mod modern;
 pub(crate) mod news;
 pub(crate) mod opened;
+pub(crate) mod permit;
 pub(crate) mod session;
 pub(crate) mod sessionless;
 pub(crate) mod silent;

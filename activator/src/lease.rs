@@ -4,9 +4,10 @@
 //! are applied in; the count of an instance is the number of its guards that live and were not given back.
 //! Never: waits, allocates, or decides what a lease is needed for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mcp_gateway_api::{
+    activity::InstanceActivity,
     ids::InstanceId,
     view::{InstanceView, Service},
 };
@@ -65,6 +66,21 @@ pub(crate) struct State {
     /// Whether it stands in the list of what the next report tells.
     pub(crate) dirty: bool,
     pub(crate) gone: bool,
+}
+
+impl State {
+    /// Its use, as a report tells it.
+    pub(crate) fn activity(&self, now: Instant) -> InstanceActivity {
+        InstanceActivity {
+            instance: self.view.id,
+            leases: self.leases,
+            idle_for: if self.leases > 0 {
+                Duration::ZERO
+            } else {
+                now.saturating_duration_since(self.quiet_since)
+            },
+        }
+    }
 }
 
 /// A lease.

@@ -25,6 +25,7 @@ use crate::{
         initialize::{Promise, promise},
         news,
         opened::{self, Opened},
+        permit::Permit,
     },
     forward::{self, Marks, Outbound, answer::Answer, outlive::Outliving},
     gateway::Gateway,
@@ -48,6 +49,8 @@ struct Replay {
     until: Instant,
     /// What the server issued, until the session is known to live there: nobody would ever use it otherwise.
     issued: Option<Unclaimed>,
+    /// Given back if the replay does not get so far as to say what came of it.
+    permit: Option<Permit>,
 }
 
 /// Why a replay failed.
@@ -66,6 +69,7 @@ pub(crate) async fn revive(
     x: &Exchange,
     opened: &Opened,
     lease: &Lease,
+    permit: Option<Permit>,
 ) -> Result<SessionBinding, Failure> {
     let replay = Replay {
         gateway: x.gateway.clone(),
@@ -76,6 +80,7 @@ pub(crate) async fn revive(
         about: opened.about.clone(),
         until: Instant::now() + REPLAY,
         issued: None,
+        permit,
     };
     Outliving::in_any_case(&x.gateway, Box::pin(replay.run())).await
 }
@@ -108,7 +113,7 @@ impl Replay {
         let replayed = tokio::time::timeout_at(self.until, self.replay()).await;
         let replayed =
             replayed.unwrap_or_else(|_elapsed| Err(Failed::ForNow(forward::timed_out())));
-        let backend = &self.about.backend;
+        let backend = &self.about.backend.clone();
         match replayed {
             Ok(upstream) => {
                 let binding = SessionBinding {
@@ -151,13 +156,18 @@ impl Replay {
         record.is_some_and(|record| record.ended)
     }
 
-    async fn tell(&self, news: SessionNews) -> Result<(), Failure> {
+    /// Says what came of the permit.
+    async fn tell(&mut self, news: SessionNews) -> Result<(), Failure> {
         let update = SessionUpdate {
             session: self.about.clone(),
             news,
         };
         // Behind what was recorded before: that the session sleeps must not be written after that it was revived.
-        news::kept(&self.gateway, update).await
+        let kept = news::kept(&self.gateway, update).await;
+        if let Some(permit) = self.permit.take() {
+            permit.used();
+        }
+        kept
     }
 
     async fn replay(&mut self) -> Result<UpstreamSession, Failed> {

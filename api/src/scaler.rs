@@ -121,8 +121,12 @@ pub trait Scaler: Send + Sync {
 
     /// Says everything this activator knows: due after each snapshot that is not complete, which is how a new leader
     /// asks for it. Idempotent.
-    async fn restate(&self, restatement: Restatement) {
+    ///
+    /// # Errors
+    /// Nobody was told: to be said again, as it stands then, unless the view is complete meanwhile.
+    async fn restate(&self, restatement: Restatement) -> Result<(), Failure> {
         self.report(restatement.report).await;
+        Ok(())
     }
 
     /// Goodbye: this activator holds no lease and takes none any more.

@@ -330,19 +330,13 @@ impl Scaler for RemoteScaler {
         events
     }
 
-    async fn restate(&self, restatement: Restatement) {
+    async fn restate(&self, restatement: Restatement) -> Result<(), Failure> {
         let until = Instant::now() + self.inner.config.patience;
         let parts = restatement_parts(&restatement);
         let ask =
             async |mut leader: Client| leader.restate(tokio_stream::iter(parts.clone())).await;
         let told: Result<wire::Told, _> = self.inner.ask(until, ask).await;
-        if let Err(why) = told {
-            // The next incomplete snapshot asks again.
-            tracing::warn!(
-                why = why.why(),
-                "a leader was not told what this activator knows"
-            );
-        }
+        told.map(drop).map_err(nobody_answers)
     }
 
     async fn leave(&self, activator: ActivatorId) {

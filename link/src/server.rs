@@ -272,10 +272,11 @@ impl scaler_server::Scaler for ScalerServer {
         let mut parts = request.into_inner();
         let take = async {
             let whole = retold(&mut parts).await?;
-            term.scaler.restate(whole).await;
-            Ok::<_, Status>(())
+            Ok::<_, Status>(term.scaler.restate(whole).await)
         };
-        term.unless_over(take).await??;
+        // One that cannot take it is no leader any more.
+        let taken = term.unless_over(take).await??;
+        taken.map_err(|_failure| not_here(None))?;
         Ok(Response::new(term.told()))
     }
 

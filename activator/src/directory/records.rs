@@ -1,9 +1,10 @@
 //! Session records as this activator knows them: what the view says of a session, and on top of that what was recorded
 //! here and has not come back with the view.
 //!
-//! Invariants: own news stays on top until the view's record contains it, or the control plane has had it for so long
-//! that the view must have told; so the echo of something older takes nothing back. An ended session stays ended until
-//! the leader forgets it. Pure: whoever owns the table locks it, and tells listeners.
+//! Invariants: own news stays on top until the view's record contains it, or the view has told something later and the
+//! control plane has had it for so long that the view must have told; so the echo of something older takes nothing back.
+//! An ended session stays ended until the leader forgets it. What the view told is kept apart from everything else: a new
+//! leader is told of nothing that no leader has written. Pure: whoever owns the table locks it, and tells listeners.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -38,9 +39,12 @@ pub(super) struct Records {
 struct Known {
     /// The sum of the two below.
     shown: SharedRecord,
-    told: Option<SharedRecord>,
+    /// What the view told, with own news on top that there was no room to keep apart.
+    base: Option<SharedRecord>,
     /// Oldest first.
     own: Vec<Own>,
+    /// What the view told, and nothing else.
+    told: Option<SharedRecord>,
 }
 
 struct Own {
@@ -57,10 +61,21 @@ enum Standing {
     Sent,
     /// The control plane has it; the view will tell.
     Kept,
+    /// The control plane has had it for so long that what the view tells now counts more.
+    Settled,
     /// The control plane does not have it.
     Refused,
     /// It is time that only the view counts.
     Old,
+}
+
+/// Who tells what the view tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Teller {
+    /// A leader that has not heard everybody yet: it may know less than its predecessor told.
+    Beginner,
+    /// A leader that knows all there is to know.
+    Knower,
 }
 
 impl Records {
@@ -77,8 +92,9 @@ impl Records {
         let next = Arc::new(next);
         let known = self.known.entry(key).or_insert_with(|| Known {
             shown: Arc::clone(&next),
-            told: None,
+            base: None,
             own: Vec::new(),
+            told: None,
         });
         known.shown = Arc::clone(&next);
         if known.own.len() >= MOST_OWN {
@@ -105,6 +121,9 @@ impl Records {
             own.standing = Standing::Kept;
             return;
         }
+        if own.standing == Standing::Refused {
+            return;
+        }
         own.standing = Standing::Refused;
         self.refused.push_back(*key);
         if self.refused.len() > MOST_REFUSED
@@ -120,24 +139,48 @@ impl Records {
     }
 
     /// Takes in what the view says of a session; the record if it is another now.
-    pub(super) fn tell(&mut self, record: SharedRecord) -> Option<SharedRecord> {
+    pub(super) fn tell(&mut self, record: SharedRecord, teller: Teller) -> Option<SharedRecord> {
         let key = record.key;
         let Some(known) = self.known.get_mut(&key) else {
             let known = Known {
                 shown: Arc::clone(&record),
-                told: Some(Arc::clone(&record)),
+                base: Some(Arc::clone(&record)),
                 own: Vec::new(),
+                told: Some(Arc::clone(&record)),
             };
             self.known.insert(key, known);
             return Some(record);
         };
-        known.told = Some(record);
-        known.heard();
+        known.hear(record, teller);
         let changed = known.show();
         if known.own.is_empty() {
             self.ahead.remove(&key);
         }
         changed
+    }
+
+    /// All that the view told, as it was told.
+    pub(super) fn told(&self) -> Vec<SharedRecord> {
+        let told = self.known.values().filter_map(|known| known.told.clone());
+        told.collect()
+    }
+
+    /// Sessions of which there is news that the view ought to have told and has not: with a leader went what only it
+    /// knew, and what none was there to be told.
+    pub(super) fn untold(&self) -> Vec<SessionKey> {
+        let untold = |key: &&SessionKey| !self.untold_of(key).is_empty();
+        self.ahead.iter().filter(untold).copied().collect()
+    }
+
+    /// That news of one session, oldest first. What is on its way is none of it.
+    pub(super) fn untold_of(&self, key: &SessionKey) -> Vec<(Number, SessionUpdate)> {
+        let own = self.known.get(key).map_or(&[][..], |known| &known.own);
+        let untold = own.iter().filter(|own| match own.standing {
+            Standing::Kept | Standing::Settled => !own.heard,
+            Standing::Refused => true,
+            Standing::Sent | Standing::Old => false,
+        });
+        untold.map(|own| (own.number, own.update.clone())).collect()
     }
 
     /// The leader needs this record no more.
@@ -146,20 +189,21 @@ impl Records {
         self.ahead.remove(key);
     }
 
-    /// The view has listed all there are: what it did not list is known only as far as it is own news.
-    pub(super) fn keep_only(&mut self, listed: &HashSet<SessionKey>) {
+    /// The view has listed all there are: what it did not list is known only as far as it is own news. What a leader of
+    /// a `new_term` does not list it may never have heard.
+    pub(super) fn keep_only(&mut self, listed: &HashSet<SessionKey>, new_term: bool) {
         self.known.retain(|key, known| {
             if !listed.contains(key) && !known.own.is_empty() {
-                known.told = None;
-                known.heard();
+                (known.told, known.base) = (None, None);
+                known.heard(!new_term);
                 known.show();
             }
             listed.contains(key) || !known.own.is_empty()
         });
     }
 
-    /// Now and then, seconds apart: news that the control plane has had since the last time is own news no longer. The
-    /// records that are others now.
+    /// Now and then, seconds apart: news that the control plane has had since the last time is own news no longer if the
+    /// view has told something since. The records that are others now.
     pub(super) fn tidy(&mut self) -> Vec<SharedRecord> {
         let mut changed = Vec::new();
         let known = &mut self.known;
@@ -174,14 +218,16 @@ impl Records {
             {
                 one.retire();
             }
+            one.own
+                .retain(|own| !(own.heard && own.standing == Standing::Settled));
             changed.extend(one.show());
             for own in &mut one.own {
                 if own.standing == Standing::Kept {
-                    own.standing = Standing::Old;
+                    own.standing = Standing::Settled;
                 }
             }
             let ahead = !one.own.is_empty();
-            if !ahead && one.told.is_none() {
+            if !ahead && one.base.is_none() {
                 known.remove(key);
             }
             ahead
@@ -191,30 +237,48 @@ impl Records {
 }
 
 impl Known {
-    /// The oldest own news becomes part of what the view says, unless the view had occasion to say so itself.
+    /// The oldest own news becomes part of what it is laid upon, unless the view had occasion to say so itself.
     fn retire(&mut self) {
         let own = self.own.remove(0);
         if !own.heard
-            && let Some(next) = learned(self.told.as_deref(), &own.update)
+            && let Some(next) = learned(self.base.as_deref(), &own.update)
         {
-            self.told = Some(Arc::new(next));
+            self.base = Some(Arc::new(next));
         }
     }
 
-    /// The view has told something: own news that it contains is done with.
-    fn heard(&mut self) {
+    /// The view tells a record. One that knows less than was known before takes nothing back.
+    fn hear(&mut self, record: SharedRecord, teller: Teller) {
+        let later = match (&self.told, teller) {
+            (Some(before), Teller::Beginner) => {
+                let (before, record) = (before.as_ref().clone(), record.as_ref().clone());
+                Arc::new(before.join(record))
+            }
+            (Some(_), Teller::Knower) | (None, _) => record,
+        };
+        let before = self.told.replace(Arc::clone(&later));
+        let is_news = before.is_none_or(|before| before.stamp <= later.stamp && before != later);
+        self.base = Some(later);
+        self.heard(is_news);
+    }
+
+    /// The view has told something, perhaps anew: own news that it contains is done with.
+    fn heard(&mut self, is_news: bool) {
         let told = self.told.as_deref();
         let contained = |own: &&Own| told.is_some_and(|told| contains(told, &own.update));
         let done = self.own.iter().take_while(contained).count();
         self.own.drain(..done);
         for own in &mut self.own {
-            own.heard = true;
+            own.heard |= is_news;
+        }
+        if is_news {
+            self.own.retain(|own| own.standing != Standing::Settled);
         }
     }
 
     /// Sums up; the record if it is another now.
     fn show(&mut self) -> Option<SharedRecord> {
-        let mut sum = self.told.clone();
+        let mut sum = self.base.clone();
         for own in &self.own {
             if let Some(next) = learned(sum.as_deref(), &own.update) {
                 sum = Some(Arc::new(next));

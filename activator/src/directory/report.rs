@@ -1,12 +1,14 @@
-//! What the directory tells the autoscaler: reports of use, gathered for 10 ms, and acknowledgements of drains, at once.
+//! What the directory tells the autoscaler: reports of use, gathered for 10 ms, acknowledgements of drains, at once, and
+//! everything it knows, whenever a leader asks for that.
 //!
 //! Invariant: what is told is read under the instance's lock when it is told, never kept from earlier.
 //! Never: decides anything; a lost or late report does no harm.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use mcp_gateway_api::{
     activity::{ActivityReport, DrainAck, InstanceActivity},
+    failure::Failure,
     scaler::Scaler,
     view::{Service, ViewEvent},
 };
@@ -57,15 +59,7 @@ impl Outbox {
 fn activity(entry: &Entry, now: Instant) -> Option<InstanceActivity> {
     let mut state = entry.state.lock();
     state.dirty = false;
-    (!state.gone).then(|| InstanceActivity {
-        instance: entry.id,
-        leases: state.leases,
-        idle_for: if state.leases > 0 {
-            Duration::ZERO
-        } else {
-            now.saturating_duration_since(state.quiet_since)
-        },
-    })
+    (!state.gone).then(|| state.activity(now))
 }
 
 impl Directory {
@@ -75,6 +69,8 @@ impl Directory {
             directory: self,
             scaler,
             sequence: 0,
+            restating: None,
+            restate_at: None,
         };
         let listening = async {
             loop {
@@ -82,6 +78,8 @@ impl Directory {
                     .scaler
                     .subscribe(reporter.directory.inner.activator);
                 reporter.listen(events).await;
+                reporter.restating = None;
+                reporter.restate_at = None;
                 sleep(LISTEN_AGAIN).await;
             }
         };
@@ -90,12 +88,43 @@ impl Directory {
             () = listening => {}
         }
     }
+
+    /// Says goodbye, once [`Directory::run`] has ended: no drain waits for this activator any more. Says nothing while a
+    /// lease is held: whoever holds one is not gone.
+    pub async fn leave(&self, scaler: &dyn Scaler) {
+        let leases = self.leases();
+        if leases > 0 {
+            tracing::warn!(leases, "instances are still used while the gateway ends");
+            return;
+        }
+        scaler.leave(self.inner.activator).await;
+    }
+}
+
+type Restating = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn under_way(restating: &mut Option<Restating>) -> Result<(), Failure> {
+    match restating {
+        Some(restating) => restating.await,
+        None => std::future::pending().await,
+    }
 }
 
 struct Reporter {
     directory: Directory,
     scaler: Arc<dyn Scaler>,
     sequence: u64,
+    /// A new leader is being told everything, which may take as long as there is none: the view is read meanwhile.
+    restating: Option<Restating>,
+    /// It is to be told again then.
+    restate_at: Option<Instant>,
 }
 
 impl Reporter {
@@ -109,9 +138,11 @@ impl Reporter {
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(event) => self.directory.apply(event),
+                    Some(event) => self.apply(event),
                     None => return,
                 },
+                told = under_way(&mut self.restating) => self.restated(told),
+                () = at(self.restate_at) => self.restate(),
                 () = outbox.drained.notified() => self.acknowledge(&outbox).await,
                 _ = full.tick() => {
                     self.directory.tidy();
@@ -120,11 +151,43 @@ impl Reporter {
                 () = outbox.changed.notified(), if gather_until.is_none() => {
                     gather_until = Some(Instant::now() + GATHER);
                 }
-                () = sleep_until(gather_until.unwrap_or_else(Instant::now)), if gather_until.is_some() => {
+                () = at(gather_until) => {
                     gather_until = None;
                     self.report_changes(&outbox).await;
                 }
             }
+        }
+    }
+
+    fn apply(&mut self, event: ViewEvent) {
+        let asks_or_has_heard = matches!(event, ViewEvent::Snapshot { .. });
+        self.directory.apply(event);
+        if asks_or_has_heard {
+            self.restate();
+        }
+    }
+
+    /// Tells the leader everything as it stands now, if it asks for that.
+    fn restate(&mut self) {
+        (self.restating, self.restate_at) = (None, None);
+        if let Some(epoch) = self.directory.asked_by() {
+            self.sequence += 1;
+            let all = self.directory.restatement(epoch, self.sequence);
+            let scaler = Arc::clone(&self.scaler);
+            self.restating = Some(Box::pin(async move { scaler.restate(all).await }));
+        }
+    }
+
+    /// Said in vain it is said again, as long as it is asked for.
+    fn restated(&mut self, told: Result<(), Failure>) {
+        self.restating = None;
+        if let Err(failure) = told {
+            let why = failure.private.as_deref();
+            tracing::warn!(
+                why,
+                "a leader was not told what this activator knows: {failure}"
+            );
+            self.restate_at = Some(Instant::now() + LISTEN_AGAIN);
         }
     }
 
@@ -163,7 +226,7 @@ impl Reporter {
         self.scaler.report(report).await;
     }
 
-    async fn acknowledge(&self, outbox: &Outbox) {
+    async fn acknowledge(&mut self, outbox: &Outbox) {
         let drains = std::mem::take(&mut *outbox.drains.lock());
         for entry in drains {
             let ack = {

@@ -1,4 +1,8 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use mcp_gateway_api::{
@@ -7,6 +11,7 @@ use mcp_gateway_api::{
     failure::{Failure, FailureKind},
     ids::{BackendName, Generation, TenantName, UpstreamSession},
     record::{SessionBinding, SessionNews, SessionRef},
+    scaler::Restatement,
     slot::{Owner, SlotKey},
     view::{Endpoint, Reach, Service},
 };
@@ -16,16 +21,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod restated;
+
 /// Keeps what it is told; its view is what the test sends.
 struct Scripted {
     views: Mutex<Option<mpsc::Receiver<ViewEvent>>>,
     told: mpsc::Sender<Told>,
+    /// Of so many restatements nobody will hear.
+    deaf: AtomicU32,
 }
 
 #[derive(Debug)]
 enum Told {
     Report(ActivityReport),
     Ack(DrainAck),
+    Restated(Box<Restatement>),
+    Left(ActivatorId),
 }
 
 #[async_trait]
@@ -54,6 +65,21 @@ impl Scaler for Scripted {
     }
     async fn record(&self, _update: SessionUpdate) -> Result<(), Failure> {
         Ok(())
+    }
+    async fn restate(&self, restatement: Restatement) -> Result<(), Failure> {
+        let all = Told::Restated(Box::new(restatement));
+        self.told.send(all).await.unwrap();
+        let less = |deaf: u32| deaf.checked_sub(1);
+        let deaf = self
+            .deaf
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        match deaf {
+            Ok(_) => Err(Failure::new(FailureKind::HoldTimeout, "Nobody leads.")),
+            Err(_) => Ok(()),
+        }
+    }
+    async fn leave(&self, activator: ActivatorId) {
+        self.told.send(Told::Left(activator)).await.unwrap();
     }
 }
 
@@ -95,6 +121,7 @@ fn directory() -> Directory {
 
 struct Running {
     directory: Directory,
+    scaler: Arc<Scripted>,
     view: mpsc::Sender<ViewEvent>,
     told: mpsc::Receiver<Told>,
     _cancel: tokio_util::sync::DropGuard,
@@ -106,12 +133,15 @@ fn running() -> Running {
     let scaler = Arc::new(Scripted {
         views: Mutex::new(Some(views)),
         told: tell,
+        deaf: AtomicU32::new(0),
     });
     let cancel = CancellationToken::new();
     let directory = directory();
-    tokio::spawn(directory.clone().run(scaler, cancel.clone()));
+    let shared = Arc::clone(&scaler) as Arc<dyn Scaler>;
+    tokio::spawn(directory.clone().run(shared, cancel.clone()));
     Running {
         directory,
+        scaler,
         view,
         told,
         _cancel: cancel.drop_guard(),
@@ -123,6 +153,14 @@ impl Running {
         loop {
             if let Told::Ack(ack) = self.told.recv().await.unwrap() {
                 return ack;
+            }
+        }
+    }
+
+    async fn next_restatement(&mut self) -> Restatement {
+        loop {
+            if let Told::Restated(all) = self.told.recv().await.unwrap() {
+                return *all;
             }
         }
     }
@@ -197,6 +235,7 @@ async fn what_the_view_does_not_know_is_asked_for_and_kept() {
     let scaler = Scripted {
         views: Mutex::default(),
         told: mpsc::channel(1).0,
+        deaf: AtomicU32::new(0),
     };
     let answer = directory.resolve(&scaler, InstanceId(7)).await;
     assert!(matches!(answer, Lookup::Ready(_)));

@@ -6,14 +6,13 @@
 use std::time::Duration;
 
 use mcp_gateway_api::{
-    claim::{ClaimRequest, Claimed, Purpose, Standing},
+    claim::{ClaimRequest, Claimed, Purpose},
     failure::{Failure, FailureKind},
-    record::{SessionNews, SessionUpdate},
     slot::SlotKey,
 };
 use tokio::time::Instant;
 
-use super::Exchange;
+use super::{Exchange, news, permit::Permit};
 use crate::{
     body::Lent,
     caller::Caller,
@@ -39,6 +38,8 @@ pub(crate) struct Held {
 pub(crate) struct Got {
     pub lease: Lease,
     pub claimed: Claimed,
+    /// To revive the session there, if that is how it stands.
+    pub permit: Option<Permit>,
 }
 
 /// Admits an exchange to the hold.
@@ -98,29 +99,28 @@ pub(crate) async fn claim(
             claimed = gateway.deps.scaler.claim(request) => claimed?,
             () = gateway.closing.cancelled() => return Err(shutting_down()),
         };
+        let permit = Permit::of(gateway, &purpose, &claimed);
         gateway
             .deps
             .directory
             .apply_claimed(claimed.instance.clone());
         match gateway.deps.directory.lease(claimed.instance.id) {
-            Ok(lease) => return Ok(Got { lease, claimed }),
+            Ok(lease) => {
+                return Ok(Got {
+                    lease,
+                    claimed,
+                    permit,
+                });
+            }
             Err(not_now) => {
                 tracing::debug!(%not_now, instance = ?claimed.instance.id, "claimed, and lost before its first use");
-                give_permit_back(gateway, &purpose, &claimed).await;
+                drop(permit);
+                if let Purpose::Session { session, .. } = &purpose {
+                    news::written(gateway, session.key).await;
+                }
                 tokio::time::sleep(AGAIN).await;
             }
         }
-    }
-}
-
-async fn give_permit_back(gateway: &Gateway, purpose: &Purpose, claimed: &Claimed) {
-    if let (Purpose::Session { session, .. }, Standing::Revive) = (purpose, &claimed.standing) {
-        let update = SessionUpdate {
-            session: session.clone(),
-            news: SessionNews::RevivalFailed { retry: true },
-        };
-        // Should this fail too, the permit runs out by itself.
-        let _kept = gateway.deps.scaler.record(update).await;
     }
 }
 

@@ -104,6 +104,8 @@ enum Job {
     },
     /// Somebody waits until everything before it is written.
     Tell(oneshot::Sender<()>),
+    /// What was written and never told by the view is written again.
+    Repeat,
 }
 
 impl Job {
@@ -116,7 +118,7 @@ impl Job {
                     | SessionNews::Subscribed(_)
                     | SessionNews::Unsubscribed(_)
             ),
-            Self::Tell(_) => true,
+            Self::Tell(_) | Self::Repeat => true,
         }
     }
 }
@@ -189,6 +191,25 @@ pub(crate) async fn written(gateway: &Gateway, key: SessionKey) {
     let _gone = told.await;
 }
 
+/// Writes again what went with a leader that was lost, until the cut: what it had kept, and nobody was told, and what it
+/// was too late to keep.
+pub(crate) async fn repeat(gateway: Gateway) {
+    let mut terms = gateway.deps.directory.terms();
+    let repeating = async {
+        while terms.changed().await.is_ok() {
+            for key in gateway.deps.directory.untold() {
+                let mut writing = gateway.writing.0.lock();
+                // Before whatever is newer and still waits; what is being written just now is waited for.
+                match writing.get_mut(&key) {
+                    Some(queue) => queue.push_front(Job::Repeat),
+                    None => enqueue(&gateway, &mut writing, key, Job::Repeat),
+                }
+            }
+        }
+    };
+    gateway.cut.run_until_cancelled(repeating).await;
+}
+
 fn enqueue(
     gateway: &Gateway,
     writing: &mut HashMap<SessionKey, VecDeque<Job>>,
@@ -228,6 +249,11 @@ async fn write(gateway: &Gateway, key: SessionKey) {
             None => return,
             // Whoever waited may have left.
             Some(Job::Tell(tell)) => drop(tell.send(())),
+            Some(Job::Repeat) => {
+                for (number, update) in gateway.deps.directory.untold_of(&key) {
+                    write_one(gateway, update, Some(number), None).await;
+                }
+            }
             Some(Job::Write {
                 update,
                 number,
@@ -246,6 +272,9 @@ async fn write_one(
     let SessionRef { key, backend, .. } = update.session.clone();
     let outcome = gateway.deps.scaler.record(update.clone()).await;
     let directory = &gateway.deps.directory;
+    if ends_permit(&update.news) {
+        directory.permit_over(&key);
+    }
     let number = match (&reply, &outcome) {
         (Some(_), Ok(())) => directory.learn(&update),
         (Some(_), Err(_)) | (None, _) => number,
@@ -262,6 +291,20 @@ async fn write_one(
             tracing::warn!(%backend, why = failure.private, "news of a session was not kept: {failure}");
         }
         (None, Ok(())) => {}
+    }
+}
+
+/// Whether it says what came of the permit to revive the session.
+const fn ends_permit(news: &SessionNews) -> bool {
+    match news {
+        SessionNews::Revived(_) | SessionNews::RevivalFailed { .. } => true,
+        SessionNews::Opened(_)
+        | SessionNews::Sessionless(_)
+        | SessionNews::Asleep
+        | SessionNews::LogLevel(_)
+        | SessionNews::Subscribed(_)
+        | SessionNews::Unsubscribed(_)
+        | SessionNews::Ended => false,
     }
 }
 

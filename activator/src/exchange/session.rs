@@ -302,9 +302,9 @@ async fn wake(x: &Exchange, opened: &Opened) -> Result<Ready, Failure> {
             session: opened.about.clone(),
             bound: opened.binding(&x.gateway).map(|binding| binding.instance),
         };
-        let got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
+        let mut got = claim::claim(&x.gateway, &x.caller, purpose, x.arrived).await?;
         let (mut life, claimed_at) = (got.lease.life(), Instant::now());
-        match standing(x, opened, &got).await {
+        match standing(x, opened, &mut got).await {
             Ok(binding) => {
                 let revived = got.claimed.standing == Standing::Revive;
                 let handshake = revived.then(|| claimed_at.elapsed());
@@ -327,7 +327,7 @@ async fn wake(x: &Exchange, opened: &Opened) -> Result<Ready, Failure> {
     Err(forward::lost())
 }
 
-async fn standing(x: &Exchange, opened: &Opened, got: &Got) -> Result<SessionBinding, Failure> {
+async fn standing(x: &Exchange, opened: &Opened, got: &mut Got) -> Result<SessionBinding, Failure> {
     let Claimed {
         standing, instance, ..
     } = &got.claimed;
@@ -335,7 +335,7 @@ async fn standing(x: &Exchange, opened: &Opened, got: &Got) -> Result<SessionBin
         Standing::Bound(binding) => Ok(binding.clone()),
         Standing::Revive => {
             x.span.record("mcp_gateway.revived", true);
-            revive::revive(x, opened, &got.lease).await
+            revive::revive(x, opened, &got.lease, got.permit.take()).await
         }
         // It never left; only its id, or its record, says by which name it goes there.
         Standing::Fresh => opened

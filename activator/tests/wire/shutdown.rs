@@ -60,9 +60,12 @@ async fn a_shutdown_waits_for_what_runs() {
         .await;
     let activator = world.activator.clone();
     let ending = tokio::spawn(async move { activator.shutdown(Duration::from_secs(60)).await });
+    assert!(world.scaler.left().is_empty());
     world.upstream.inner.go.notify_waiters();
     assert_eq!(running.await.unwrap().status, 200);
     ending.await.unwrap();
+    // Goodbye is the last word: nothing is used any more, and no drain need wait for this activator.
+    assert_eq!(world.scaler.left(), [world.activator.gateway().config().id]);
 }
 
 #[tokio::test]

@@ -202,8 +202,10 @@ impl Scaler for InProcessScaler {
         self.listen(activator, Some(pod))
     }
 
-    async fn restate(&self, restatement: Restatement) {
+    async fn restate(&self, restatement: Restatement) -> Result<(), Failure> {
+        // After the end nobody asks for it any more.
         self.tell(Event::Restated(Box::new(restatement))).await;
+        Ok(())
     }
 
     async fn leave(&self, activator: ActivatorId) {

@@ -162,7 +162,8 @@ async fn a_new_leader_adopts_the_instance_that_an_activator_in_another_pod_uses(
             }
             activator
                 .restate(restatement(2, vec![claimed.clone()]))
-                .await;
+                .await
+                .unwrap();
         }
     }
     let again = activator.claim(request(LONG)).await.unwrap().instance;

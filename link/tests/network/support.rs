@@ -153,8 +153,9 @@ impl Scaler for Fake {
         self.listen(activator, Some(pod))
     }
 
-    async fn restate(&self, restatement: Restatement) {
+    async fn restate(&self, restatement: Restatement) -> Result<(), Failure> {
         self.restated.send_modify(|all| all.push(restatement));
+        Ok(())
     }
 
     async fn leave(&self, activator: ActivatorId) {

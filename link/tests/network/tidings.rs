@@ -140,7 +140,7 @@ async fn a_restatement_larger_than_a_message_arrives_whole() {
             instance: InstanceId(1),
         }],
     };
-    activator.restate(whole.clone()).await;
+    activator.restate(whole.clone()).await.unwrap();
     assert_eq!(*fake.restated.borrow(), [whole]);
     activator.leave(ME).await;
     assert_eq!(*fake.left.borrow(), [ME]);

@@ -46,10 +46,13 @@ fn the_echo_of_older_news_takes_nothing_newer_back() {
     learn(&mut records, revived(2));
     learn(&mut records, SessionNews::LogLevel("debug".into()));
     let newest = records.get(&KEY).unwrap();
-    assert_eq!(records.tell(record(&[SessionNews::Asleep])), None);
+    assert_eq!(
+        records.tell(record(&[SessionNews::Asleep]), Teller::Knower),
+        None
+    );
     assert_eq!(records.get(&KEY).unwrap(), newest);
     assert_eq!(
-        records.tell(record(&[SessionNews::Asleep, revived(2)])),
+        records.tell(record(&[SessionNews::Asleep, revived(2)]), Teller::Knower),
         None
     );
     assert_eq!(records.get(&KEY).unwrap(), newest);
@@ -59,7 +62,7 @@ fn the_echo_of_older_news_takes_nothing_newer_back() {
 fn what_others_recorded_is_seen_beneath_the_own_news() {
     let mut records = Records::default();
     learn(&mut records, SessionNews::LogLevel("debug".into()));
-    let changed = records.tell(record(&[revived(3)])).unwrap();
+    let changed = records.tell(record(&[revived(3)]), Teller::Knower).unwrap();
     assert_eq!(changed.log_level.as_deref(), Some("debug"));
     assert_eq!(changed.binding, record(&[revived(3)]).binding);
 }
@@ -69,7 +72,7 @@ fn what_the_view_never_confirms_is_given_up_after_a_while_if_it_told_something_e
     let mut records = Records::default();
     let number = learn(&mut records, SessionNews::Asleep).unwrap();
     records.settle(&KEY, number, true);
-    records.tell(record(&[revived(3)]));
+    records.tell(record(&[revived(3)]), Teller::Knower);
     assert_eq!(records.get(&KEY).unwrap().binding, Some(None));
     assert!(records.tidy().is_empty());
     assert_eq!(records.tidy(), [record(&[revived(3)])]);
@@ -82,11 +85,11 @@ fn an_end_that_could_not_be_written_outlasts_complete_listings() {
     let number = learn(&mut records, SessionNews::Ended).unwrap();
     records.settle(&KEY, number, false);
     for _ in 0..3 {
-        records.keep_only(&HashSet::new());
+        records.keep_only(&HashSet::new(), false);
         records.tidy();
         assert!(records.get(&KEY).unwrap().ended);
     }
-    records.tell(record(&[SessionNews::Asleep]));
+    records.tell(record(&[SessionNews::Asleep]), Teller::Knower);
     assert!(records.get(&KEY).unwrap().ended);
     records.forget(&KEY);
     assert_eq!(records.get(&KEY), None);
@@ -103,7 +106,7 @@ fn what_the_control_plane_will_not_take_is_remembered_within_bounds() {
         records.settle(&update.session.key, number, false);
     }
     records.tidy();
-    records.keep_only(&HashSet::new());
+    records.keep_only(&HashSet::new(), false);
     assert_eq!(records.known.len(), MOST_REFUSED);
     assert_eq!(records.ahead.len(), MOST_REFUSED);
     let mut records = Records::default();
@@ -160,7 +163,7 @@ proptest! {
                     }
                 },
                 _ => if let Some(echo) = echoes.pop_front() {
-                    records.tell(echo);
+                    records.tell(echo, Teller::Knower);
                 },
             }
             if echoes.is_empty() {

@@ -41,6 +41,7 @@ struct State {
     records: HashMap<SessionKey, SessionRecord>,
     acks: Vec<DrainAck>,
     reports: Vec<ActivityReport>,
+    left: Vec<ActivatorId>,
     fail: Option<Failure>,
 }
 
@@ -118,6 +119,11 @@ impl FakeScaler {
 
     pub fn acks(&self) -> Vec<DrainAck> {
         self.state.lock().acks.clone()
+    }
+
+    /// Who has said goodbye.
+    pub fn left(&self) -> Vec<ActivatorId> {
+        self.state.lock().left.clone()
     }
 
     /// The leases last reported, or acknowledged, for the current instance.
@@ -272,6 +278,10 @@ impl Scaler for FakeScaler {
 
     async fn acknowledge(&self, ack: DrainAck) {
         self.state.lock().acks.push(ack);
+    }
+
+    async fn leave(&self, activator: ActivatorId) {
+        self.state.lock().left.push(activator);
     }
 
     async fn lookup(&self, instance: InstanceId) -> Lookup {
