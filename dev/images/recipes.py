@@ -151,7 +151,9 @@ def python() -> tuple[Layer, Config]:
     run(env["PY2"], "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", stage, stage / "lib",
         stage / "packages")
     layer = Layer()
-    layer.add(f"/opt/python/bin/python{version}", Path(executable))
+    # By the name that documents may use whatever this machine's version is, and by the one its library is looked for.
+    for name in (f"python{version}", "python3"):
+        layer.add(f"/opt/python/bin/{name}", Path(executable))
     layer.add(f"/opt/python/lib/python{version}", stage / "lib")
     layer.add("/opt/packages", stage / "packages")
     layer.libraries()
