@@ -388,7 +388,10 @@ async fn a_gateway_without_rights_says_which_it_lacks() {
 
 /// The Role of `dev/manifests` for a service account in this test's namespace.
 async fn grant(cluster: &crate::support::Cluster) {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/manifests/alone/rbac.yaml");
+    let manifest = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../dev/manifests/alone/rbac.yaml"
+    );
     let manifest = std::fs::read_to_string(manifest).unwrap();
     let namespace = &cluster.namespace;
     let documents = manifest

@@ -3,7 +3,7 @@
 //!
 //! Needs `MCP_GATEWAY_TEST_KUBECONFIG` (the step `cluster` of `dev/test`) and the images that the step loads.
 
-mod cluster;
+pub(crate) mod cluster;
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::{
 const SERVER: &str = "/usr/local/bin/mcp-gateway";
 
 /// The demo server in pods.
-fn demo(name: &str, transport: &str) -> Backend {
+pub(crate) fn demo(name: &str, transport: &str) -> Backend {
     let over = if transport == "stdio" {
         "stdio"
     } else {
@@ -34,7 +34,7 @@ fn demo(name: &str, transport: &str) -> Backend {
     )
 }
 
-async fn count(peer: &Peer) -> u64 {
+pub(crate) async fn count(peer: &Peer) -> u64 {
     let answer = peer.call("counter", json!({})).await.expect("it counts");
     let text = answer.text();
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();

@@ -284,6 +284,18 @@ impl Peer {
         }
     }
 
+    /// The same client with the same session, at another gateway. Its requests have numbers of their own.
+    pub(crate) fn at(&self, url: &str, first_id: u64) -> Self {
+        Self {
+            http: http(),
+            url: url.to_owned(),
+            session: self.session.clone(),
+            name: self.name.clone(),
+            bearer: self.bearer.clone(),
+            next_id: AtomicU64::new(first_id),
+        }
+    }
+
     /// The session's id.
     pub(crate) fn session(&self) -> &str {
         self.session.as_deref().unwrap_or_default()

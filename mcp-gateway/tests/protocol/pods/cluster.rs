@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The agent's image, as `dev/image` names it.
-const AGENT: &str = "localhost/mcp-gateway-agent:dev";
+pub(crate) const AGENT: &str = "localhost/mcp-gateway-agent:dev";
 /// The demo server's.
 pub(crate) const DEMO: &str = "localhost/mcp-gateway-demo:dev";
 /// The demo server's, with the agent as its entry point.
@@ -28,8 +28,9 @@ pub(crate) const EMBEDDED: &str = "localhost/mcp-gateway-demo-embedded:dev";
 pub(crate) struct Space {
     pub(crate) client: Client,
     pub(crate) name: String,
-    kubeconfig: PathBuf,
-    node: String,
+    pub(crate) kubeconfig: PathBuf,
+    /// The address of its first node: pods reach the test's processes there.
+    pub(crate) node: String,
 }
 
 /// A new namespace; `None`, having said so, if there is no cluster and this is no CI.
