@@ -35,7 +35,7 @@ use crate::child::ChildControl;
 /// What descendants get to leave in when their leader has left by itself.
 const LEFTOVER_GRACE: Duration = Duration::from_millis(500);
 /// How long the end of a dead group's output is waited for: somebody who left the group may hold the pipe.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a child is spawned with, besides its plan.
 #[derive(Clone)]

@@ -37,7 +37,7 @@ pub enum LockError {
 /// The lock; ends when dropped.
 #[derive(Debug)]
 pub(crate) struct StateLock {
-    _file: File,
+    file: File,
 }
 
 impl StateLock {
@@ -71,6 +71,15 @@ impl StateLock {
         file.set_len(0).map_err(io_error)?;
         file.rewind().map_err(io_error)?;
         writeln!(file, "{}", std::process::id()).map_err(io_error)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+/// Unlocks, rather than only closing: a child that is being started at this moment holds a copy of the file, and with it
+/// the lock, until it runs its own program.
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // It is closed in any case.
+        let _ = self.file.unlock();
     }
 }

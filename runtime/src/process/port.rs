@@ -2,13 +2,15 @@
 //!
 //! A port is chosen outside the range from which the system serves outgoing connections and `bind(0)`, proven free by
 //! binding it on every loopback address, kept bound until the child is about to be spawned, and kept in a set until
-//! the instance is gone, so that no two instances of this gateway meet. What is left is the time between the spawn and
-//! the server's own bind; [`super::listener`] then checks whose listener it is.
+//! the instance is gone, so that no two instances of this gateway meet. Nor do two gateways: as long as the instance
+//! lives its gateway holds the UDP port of that number, which no MCP server wants, and which another gateway must have
+//! to choose it. What is left is the time between the spawn and the server's own bind, and programs that are no gateway;
+//! [`super::listener`] then checks whose listener it is.
 
 use std::{
     collections::HashSet,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
 };
 
@@ -27,6 +29,8 @@ pub(crate) struct Ports(Arc<Mutex<HashSet<u16>>>);
 pub(crate) struct Reservation {
     port: u16,
     held: Vec<TcpListener>,
+    /// Keeps other gateways away. Nothing is ever sent or read.
+    token: Option<UdpSocket>,
     ports: Ports,
 }
 
@@ -41,6 +45,7 @@ impl Ports {
             let mut reservation = Reservation {
                 port,
                 held: Vec::new(),
+                token: None,
                 ports: self.clone(),
             };
             if reservation.hold().is_ok() {
@@ -61,6 +66,7 @@ impl Ports {
 impl Reservation {
     fn hold(&mut self) -> io::Result<()> {
         let port = self.port;
+        self.token = Some(UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?);
         self.held
             .push(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?);
         match TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))) {
@@ -101,6 +107,21 @@ mod tests {
         assert_eq!(distinct.len(), all.len());
         drop(all);
         assert!(ports.0.lock().is_empty());
+    }
+
+    #[test]
+    fn another_gateway_does_not_choose_a_port_whose_server_has_yet_to_bind_it() {
+        let mut one = Ports::default().reserve().unwrap();
+        one.release_to_child();
+        let mut other = Reservation {
+            port: one.port(),
+            held: Vec::new(),
+            token: None,
+            ports: Ports::default(),
+        };
+        assert!(other.hold().is_err());
+        drop(one);
+        other.hold().unwrap();
     }
 
     #[test]
