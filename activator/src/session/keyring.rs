@@ -184,3 +184,70 @@ fn keep_private(path: &Path) -> io::Result<()> {
 fn keep_private(_path: &Path) -> io::Result<()> {
     Ok(())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{os::unix::fs::MetadataExt as _, process::Command};
+
+    use super::*;
+
+    /// Set in the process that sees the folder read-only: the file of keys.
+    const FILE: &str = "MCP_GATEWAY_TEST_KEYRING";
+    /// Makes a folder read-only for one command, in a mount namespace of its own, as the kubelet mounts a Secret.
+    const READ_ONLY: &str =
+        r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@""#;
+
+    /// Runs a command in which the folder is read-only; whether it succeeded, and what it said.
+    fn with_read_only(dir: &Path, command: &[&str], file: &Path) -> (bool, String) {
+        let mut unshare = Command::new("unshare");
+        if fs::metadata("/proc/self").expect("this process").uid() != 0 {
+            unshare.arg("--map-root-user");
+        }
+        unshare
+            .args(["--mount", "sh", "-c", READ_ONLY])
+            .arg(dir)
+            .args(command)
+            .env(FILE, file);
+        let done = unshare.output().expect("unshare runs");
+        let said = [done.stdout, done.stderr].concat();
+        (done.status.success(), String::from_utf8_lossy(&said).into())
+    }
+
+    #[test]
+    fn keys_in_a_folder_that_is_mounted_read_only_are_read_as_they_are() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("sealing-keys");
+        let made = Keyring::load_or_create(&file).expect("made");
+        let (able, said) = with_read_only(dir.path(), &["true"], &file);
+        if !able {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "in CI nothing is skipped: {said}"
+            );
+            eprintln!("skipped: this user may not mount anything: {said}");
+            return;
+        }
+        // That it is so, or nothing is proved.
+        let file_text = file.to_str().expect("a readable path");
+        let (changed, said) = with_read_only(dir.path(), &["chmod", "600", file_text], &file);
+        assert!(!changed && said.contains("ead-only"), "{said}");
+
+        let me = std::env::current_exe().expect("a path");
+        let me = me.to_str().expect("a readable path");
+        let reader = "session::keyring::tests::the_reader_of_a_mounted_secret";
+        let (read, said) =
+            with_read_only(dir.path(), &[me, "--exact", reader, "--nocapture"], &file);
+        let id = format!("read {:?}", made.current().id);
+        assert!(read && said.contains(&id), "{id}: {said}");
+    }
+
+    /// Not a test by itself: what the one above runs where the folder is read-only.
+    #[test]
+    fn the_reader_of_a_mounted_secret() {
+        let Some(file) = std::env::var_os(FILE) else {
+            return;
+        };
+        let keys = Keyring::load_or_create(Path::new(&file)).expect("they can be read");
+        println!("read {:?}", keys.current().id);
+    }
+}
