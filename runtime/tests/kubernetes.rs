@@ -20,7 +20,7 @@ use mcp_gateway_runtime::{
     EventReceiver, Farewell, FoundStage, Runtime, RuntimeEvent,
     kubernetes::{KubernetesRuntime, names, refusals::Refusal},
 };
-use support::{order, until};
+use support::order;
 use tokio::time::{Instant, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -298,20 +298,19 @@ async fn an_agent_finds_the_next_leader_and_its_server_has_gone_on() {
     let Some(space) = Space::new().await else {
         return;
     };
-    let config = space.config(1).await;
-    let home = config.home.advertise[0];
+    // The address stays this test's all the time: nobody else may get it between the two leaders.
+    let home = space.home().await;
+    let listener = |home: &std::net::TcpListener| {
+        let same = home.try_clone().expect("the same socket once more");
+        tokio::net::TcpListener::from_std(same).expect("a listener")
+    };
+    let config = space.config_at(1, listener(&home)).await;
     let (runtime, mut events, _) = KubernetesRuntime::open(config).await.expect("it opens");
     let spec = server(AgentForm::ImageVolume, &["serve"]);
     let launched = runtime.launch(order(spec)).await.expect("it is made");
     ready(&mut events, launched.instance).await;
     drop((runtime, events));
-    let again = until("the first one's listener is closed", || {
-        std::net::TcpListener::bind(home).ok()
-    })
-    .await;
-    again.set_nonblocking(true).expect("a socket");
-    let listener = tokio::net::TcpListener::from_std(again).expect("a listener");
-    let config = space.config_at(2, listener).await;
+    let config = space.config_at(2, listener(&home)).await;
     let (runtime, mut events, found) = KubernetesRuntime::open(config).await.expect("it opens");
     assert_eq!(found.len(), 1);
     ready(&mut events, launched.instance).await;

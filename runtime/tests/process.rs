@@ -133,12 +133,8 @@ async fn a_server_that_answers_garbage_is_never_ready_and_the_report_says_why() 
     let mut bench = Bench::new().await;
     let launched = bench.launch(http(&["garbage"])).await;
     bench.running(launched.instance).await;
-    // Long enough for a first probe on a busy machine; a second one does no harm.
-    assert!(
-        timeout(Duration::from_secs(2), bench.events.recv())
-            .await
-            .is_err()
-    );
+    bench.knocked_again(launched.instance).await;
+    assert!(bench.events.try_recv().is_err());
     bench.terminate(launched.instance, PATIENCE).await;
     let report = bench.exited(launched.instance).await;
     assert!(report.summary.contains("no HTTP answer"), "{report:?}");
@@ -166,11 +162,8 @@ async fn an_explicit_health_path_must_give_2xx() {
     launch.health_path = Some("/up".into());
     let launched = bench.launch(launch).await;
     bench.running(launched.instance).await;
-    assert!(
-        timeout(Duration::from_secs(2), bench.events.recv())
-            .await
-            .is_err()
-    );
+    bench.knocked_again(launched.instance).await;
+    assert!(bench.events.try_recv().is_err());
     bench.terminate(launched.instance, PATIENCE).await;
     let report = bench.exited(launched.instance).await;
     assert!(
@@ -190,11 +183,12 @@ async fn a_server_that_ignores_the_polite_signal_is_killed_after_its_grace() {
     let launched = bench.launch(http(&["stubborn"])).await;
     bench.ready(launched.instance).await;
     let began = Instant::now();
-    bench.terminate(launched.instance, PATIENCE).await;
+    // The shorter grace counts: within the other the test would give up.
+    bench.terminate(launched.instance, PATIENCE * 10).await;
     bench.terminate(launched.instance, SHORT).await;
     let report = bench.exited(launched.instance).await;
     assert_eq!(report.signal, Some(9));
-    assert!(began.elapsed() >= SHORT && began.elapsed() < PATIENCE);
+    assert!(began.elapsed() >= SHORT);
 }
 
 #[tokio::test]

@@ -181,11 +181,10 @@ async fn an_idle_session_is_released_from_a_busy_instance_and_comes_back() {
 
 #[tokio::test]
 async fn a_request_that_finds_its_session_just_released_waits_until_that_is_written() {
-    let mut setup = Setup::default();
-    setup.policy.session_idle_timeout = Duration::from_millis(100);
-    let world = World::with(setup).await;
+    let world = World::new().await;
     let id = world.open().await;
     world.scaler.hold_records();
+    world.policy(|policy| policy.session_idle_timeout = Duration::from_millis(100));
     world
         .until("its server was told", || {
             world

@@ -1,6 +1,6 @@
 //! Sessions that a server opened and nobody will use: it hears a DELETE, so that a busy instance does not collect them.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use crate::{
     strands::{get, post, world},
@@ -29,7 +29,7 @@ async fn a_client_that_leaves_during_initialize_leaves_no_session_behind() {
         })
         .await;
     drop(connection);
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.catch_up().await;
     server.inner.answers.send_replace(true);
     until_deleted(&world, &server, "s-0").await;
 }

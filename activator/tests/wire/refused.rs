@@ -3,23 +3,24 @@
 use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use mcp_gateway_api::record::SessionNews;
+use tokio::net::TcpSocket;
 
 use crate::support::{PATIENCE, Setup, Upstream, World, call};
 
 /// A session whose server is there no more, which nobody has reported yet.
-async fn deserted(grace: Duration) -> (World, String) {
+async fn deserted(grace: Duration) -> (World, String, TcpSocket) {
     let mut setup = Setup::default();
     setup.config.lost_grace = grace;
     let world = World::with(setup).await;
     world.upstream.inner.closes.store(true, Ordering::SeqCst);
     let id = world.open().await;
-    world.upstream.stop().await;
-    (world, id)
+    let held = world.upstream.stop().await;
+    (world, id, held)
 }
 
 #[tokio::test]
 async fn a_warm_request_that_is_refused_a_connection_goes_to_the_next_instance() {
-    let (world, id) = deserted(PATIENCE).await;
+    let (world, id, _held) = deserted(PATIENCE).await;
     let next = Upstream::start().await;
     world.scaler.move_upstream(next.address);
     let (body, headers) = (call(1, "echo"), [("mcp-session-id", &*id)]);
@@ -36,7 +37,7 @@ async fn a_warm_request_that_is_refused_a_connection_goes_to_the_next_instance()
 
 #[tokio::test]
 async fn a_warm_request_that_is_refused_a_connection_is_502_when_nobody_says_why() {
-    let (world, id) = deserted(Duration::from_millis(50)).await;
+    let (world, id, _held) = deserted(Duration::from_millis(50)).await;
     let claims = world.scaler.claims().len();
     let headers = [("mcp-session-id", &*id)];
     let answer = world.client.post(&call(7, "echo"), &headers).await;

@@ -203,11 +203,10 @@ async fn a_child_that_a_bridge_lost_is_revived_too() {
 async fn an_instance_that_takes_no_connection_is_replaced_without_the_client_noticing() {
     let world = World::new().await;
     let id = world.open().await;
-    // The address answers nobody any more; the word of it comes later.
-    let dead = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    // The address answers nobody any more; the word of it comes later. It is held, or another test's server might get it.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dead = held.local_addr().unwrap();
     let next = Upstream::start().await;
     world.scaler.lose();
     world.scaler.move_upstream(dead);

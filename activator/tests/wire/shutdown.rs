@@ -132,10 +132,9 @@ async fn a_cut_ends_open_streams_with_their_terminal_error() {
 
 #[tokio::test]
 async fn an_exchange_that_takes_too_long_is_504() {
-    let mut setup = crate::support::Setup::default();
-    setup.policy.request_timeout = Duration::from_millis(80);
-    let world = World::with(setup).await;
+    let world = World::new().await;
     let id = world.open().await;
+    world.policy(|policy| policy.request_timeout = Duration::from_millis(80));
     let session = [("mcp-session-id", id.as_str())];
     let answer = world.client.post(&call(7, "never"), &session).await;
     assert_eq!(

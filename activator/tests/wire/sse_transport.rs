@@ -334,7 +334,7 @@ async fn only_backends_of_this_transport_have_its_endpoints() {
 #[tokio::test]
 async fn a_server_that_gives_no_stream_holds_nobody_longer_than_a_start_would() {
     let mut setup = stdio();
-    setup.policy.hold_timeout = Duration::from_millis(300);
+    setup.policy.hold_timeout = Duration::from_secs(1);
     let (world, talker) = talking(setup).await;
     talker.mute();
     let (_stream, endpoint) = stream(&world, &[]).await;

@@ -89,7 +89,7 @@ async fn a_home_that_is_not_the_leader_is_passed_over_and_so_is_a_leader_of_the_
         follower.authority.key_pem(),
     );
     let authority = Authority::from_pem(&pem.0, &pem.1).unwrap();
-    let mut leader = Home::at(([127, 0, 0, 1], 0).into(), authority).await;
+    let mut leader = Home::of(authority).await;
     let both = format!("{},{}", follower.address, leader.address);
     let spec = Spec {
         env: vec![("MCP_GATEWAY_AGENT_HOME", both)],
@@ -123,7 +123,7 @@ async fn a_home_that_is_not_the_leader_is_passed_over_and_so_is_a_leader_of_the_
 async fn a_home_with_a_certificate_of_somebody_else_hears_nothing() {
     let mut stranger = Home::new().await;
     let ours = Authority::generate().unwrap();
-    let mut real = Home::at(([127, 0, 0, 1], 0).into(), ours).await;
+    let mut real = Home::of(ours).await;
     let both = format!("{},{}", stranger.address, real.address);
     let spec = Spec {
         env: vec![("MCP_GATEWAY_AGENT_HOME", both)],

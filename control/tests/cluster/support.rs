@@ -23,10 +23,10 @@ use mcp_gateway_control::{
     cluster::{BackendReport, Writing, objects::Kind},
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than anything takes here, unless it never happens.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
     pub(crate) client: Client,
@@ -158,6 +158,19 @@ impl Cluster {
         let waiting = kube::runtime::wait::await_condition(api, name, condition);
         if timeout(PATIENCE, waiting).await.is_err() {
             panic!("{what} never came true: {:#?}", seen.lock().unwrap());
+        }
+    }
+
+    /// Asks kubectl again and again until it shows what it should.
+    pub(crate) async fn until_told(&self, args: &[&str], fine: impl Fn(&str) -> bool) {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let told = self.kubectl(args);
+            if fine(&told) {
+                return;
+            }
+            assert!(Instant::now() < give_up, "{args:?}: {told}");
+            sleep(Duration::from_millis(100)).await;
         }
     }
 

@@ -33,6 +33,9 @@ use tokio::{
     time::timeout,
 };
 
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How a claim goes.
 #[derive(Clone)]
 pub(crate) enum Script {
@@ -323,13 +326,13 @@ pub(crate) async fn until<T: Clone>(
     wanted: impl FnMut(&T) -> bool,
 ) -> T {
     let mut watched = watched.subscribe();
-    let found = timeout(Duration::from_secs(20), watched.wait_for(wanted)).await;
+    let found = timeout(PATIENCE, watched.wait_for(wanted)).await;
     found.expect("it never came").unwrap().clone()
 }
 
 /// The next event of a view.
 pub(crate) async fn next(view: &mut mpsc::Receiver<ViewEvent>) -> ViewEvent {
-    let event = timeout(Duration::from_secs(20), view.recv()).await;
+    let event = timeout(PATIENCE, view.recv()).await;
     event
         .expect("nothing was said")
         .expect("the view has ended")

@@ -93,9 +93,15 @@ impl Space {
 
     /// How a runtime in this namespace is set up.
     pub async fn config(&self, epoch: u64) -> KubernetesConfig {
-        let home = reachable(&self.kubeconfig).await;
-        self.config_at(epoch, TcpListener::bind(home).await.unwrap())
-            .await
+        let home = TcpListener::from_std(self.home().await).unwrap();
+        self.config_at(epoch, home).await
+    }
+
+    /// A listener that pods reach.
+    pub async fn home(&self) -> std::net::TcpListener {
+        let listener = std::net::TcpListener::bind(reachable(&self.kubeconfig).await).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
     }
 
     /// The same, with agents' home at a listener of one's own.

@@ -25,7 +25,7 @@ use mcp_gateway_runtime::{
 use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn fixture(name: &str) -> String {
     format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -128,6 +128,19 @@ impl Bench {
         match self.next().await {
             RuntimeEvent::Exited(id, report) if id == instance => report,
             other => panic!("expected Exited, got {other:?}"),
+        }
+    }
+
+    /// Waits until a server that says so was probed twice: by then the first answer has been judged.
+    pub async fn knocked_again(&self, instance: InstanceId) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = self.runtime.stderr_tail(instance).await;
+            if said.iter().filter(|line| *line == "knocked").count() >= 2 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "probed in vain: {said:?}");
+            sleep(Duration::from_millis(5)).await;
         }
     }
 

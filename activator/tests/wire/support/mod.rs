@@ -33,7 +33,7 @@ pub use self::{
 };
 
 /// Longest any condition is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct NoDial;
 
@@ -147,6 +147,22 @@ impl World {
             Arc::make_mut(backend).tenants = vec![other];
         }
         self.catalog.send_replace(Arc::new(catalog));
+    }
+
+    /// Changes the backend's policy from now on.
+    pub fn policy(&self, change: impl Fn(&mut ScalingPolicy)) {
+        let mut catalog = Catalog::clone(&self.catalog.borrow());
+        for backend in catalog.backends.values_mut() {
+            change(Arc::make_mut(&mut Arc::make_mut(backend).policy));
+        }
+        self.catalog.send_replace(Arc::new(catalog));
+    }
+
+    /// Lets the gateway see what has happened on its connections: it answers a few requests that come later.
+    pub async fn catch_up(&self) {
+        for _ in 0..5 {
+            assert_eq!(self.client.post("{", &[]).await.status, 400);
+        }
     }
 
     /// Waits until something holds.

@@ -105,12 +105,17 @@ impl Upstream {
         }
     }
 
-    /// Takes no connection any more. What is connected stays so: see [`Inner::closes`].
-    pub async fn stop(&self) {
+    /// Takes no connection any more, and neither does anybody else here for as long as what it returns is kept. What is
+    /// connected stays so: see [`Inner::closes`].
+    pub async fn stop(&self) -> tokio::net::TcpSocket {
         self.accepting.abort();
         while !self.accepting.is_finished() {
             tokio::task::yield_now().await;
         }
+        let held = tokio::net::TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        held.bind(self.address).unwrap();
+        held
     }
 
     pub fn seen(&self) -> Vec<Seen> {

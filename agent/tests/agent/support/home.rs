@@ -16,7 +16,11 @@ use tokio::{
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-use super::{until, within};
+use super::{
+    PATIENCE,
+    pod::{LOCALHOST, free_port},
+    until, within,
+};
 
 type Say = Result<ToAgent, Status>;
 type Answer = Result<mpsc::Receiver<Say>, Status>;
@@ -84,7 +88,12 @@ impl Drop for Home {
 
 impl Home {
     pub async fn new() -> Self {
-        Self::at(([127, 0, 0, 1], 0).into(), Authority::generate().unwrap()).await
+        Self::of(Authority::generate().unwrap()).await
+    }
+
+    /// At an address that stays free when it has burned down.
+    pub async fn of(authority: Authority) -> Self {
+        Self::at((LOCALHOST, free_port()).into(), authority).await
     }
 
     pub async fn at(address: SocketAddr, authority: Authority) -> Self {
@@ -119,10 +128,12 @@ impl Home {
         }
     }
 
-    /// Everything of it is gone, connections too; gives what is needed to be there again.
+    /// Everything of it is gone when this returns, connections too; gives what is needed to be there again.
     pub fn burn_down(mut self) -> (SocketAddr, Authority) {
         if let Some(house) = self.house.take() {
-            house.shutdown_background();
+            // On a thread of its own, since a test's own runtime must not wait like this.
+            let gone = std::thread::spawn(move || house.shutdown_timeout(PATIENCE));
+            gone.join().unwrap();
         }
         let pem = (
             self.authority.cert_pem().to_owned(),

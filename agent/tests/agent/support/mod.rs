@@ -6,7 +6,7 @@ pub mod pod;
 use std::time::Duration;
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something, or fails saying what.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -1,6 +1,7 @@
 //! The real binary, in the environment of the contract, and what of it can be seen from outside.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -42,10 +43,16 @@ pub fn stdio_server() -> Vec<String> {
     vec!["python3".to_owned(), script.to_owned()]
 }
 
-/// A port that was free a moment ago.
+/// A port for somebody who binds it later. From below the range from which the system serves `bind(0)` and outgoing
+/// connections: none of those takes it in between.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = rand::random_range(10_000..20_000);
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() && GIVEN.lock().insert(port) {
+            return port;
+        }
+    }
 }
 
 pub fn orders(command: Vec<String>) -> Orders {
