@@ -279,6 +279,12 @@ impl Session {
         self.state.lock().strands.of(event_id)
     }
 
+    /// A strand of the current upstream session that began at another activator, or here before a restart.
+    #[must_use]
+    pub fn strand_from_elsewhere(&self) -> Strand {
+        self.state.lock().strands.begin()
+    }
+
     /// How long nothing has been pending; `None` while something is.
     #[must_use]
     pub fn quiet_for(&self, now: Instant) -> Option<Duration> {

@@ -92,6 +92,11 @@ impl Opened {
         known.filter(|binding| !self.session.is_released_from(binding))
     }
 
+    /// Whether it was opened there: as long as it lives there it has had no other upstream session.
+    pub(crate) fn began_on(&self, binding: &SessionBinding) -> bool {
+        *binding == self.sealed.binding()
+    }
+
     /// Writes news of it.
     pub(crate) fn record(&self, gateway: &Gateway, news: SessionNews) {
         news::record(

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use mcp_gateway_api::{record::SessionBinding, view::InstanceView};
 use tokio::time::{Instant, sleep};
 
-use super::attached::{Asked, ask};
+use super::attached::{Asked, ask, lives};
 use crate::{
     edge::headers::{self, LAST_EVENT_ID},
     exchange::opened::Opened,
@@ -61,10 +61,26 @@ impl Ask {
     }
 }
 
-/// `Last-Event-ID` and the strand it is of, if it means something to the session's current upstream session.
-pub(super) fn resumed_from(opened: &Opened, headers: &HeaderMap) -> Option<(Strand, HeaderValue)> {
+/// `Last-Event-ID` and the strand it is of, if it means something to the session's current upstream session: it was seen
+/// on that here, or the session has lived nowhere else, so that whoever passed it on, such as another activator, had it
+/// from there. Which strand it is of is then not known; it is nobody's here.
+pub(super) fn resumed_from(
+    gateway: &Gateway,
+    opened: &Opened,
+    headers: &HeaderMap,
+) -> Option<(Strand, HeaderValue)> {
     let id = headers.get(LAST_EVENT_ID)?;
-    let strand = opened.session.strand_of(id.to_str().ok()?)?;
+    let lives_where_it_began = || {
+        let binding = opened
+            .binding(gateway)
+            .filter(|binding| opened.began_on(binding));
+        binding.is_some_and(|binding| lives(gateway, binding.instance).is_some())
+    };
+    let strand = match opened.session.strand_of(id.to_str().ok()?) {
+        Some(strand) => strand,
+        None if lives_where_it_began() => opened.session.strand_from_elsewhere(),
+        None => return None,
+    };
     Some((strand, id.clone()))
 }
 

@@ -4,7 +4,8 @@
 //! still, it is attached. A second GET takes the place of the first, whose upstream connection is closed before the next
 //! is opened (servers answer 409 until they noticed). A GET that resumes the answer to a POST is another [`Strand`]: it
 //! stands beside the passive stream, and ends with the upstream session that it belongs to.
-//! `Last-Event-ID` goes upstream only if that id was seen on the session's current upstream session.
+//! `Last-Event-ID` goes upstream only if that id was seen on the session's current upstream session, here or, as long as
+//! the session has had no other, anywhere.
 //! A server that has no such stream (405) is remembered, so that clients learn it while it sleeps, too.
 
 use std::{io, sync::Arc, time::Duration};
@@ -93,7 +94,7 @@ async fn in_session(
         ));
     }
     let shown = opened.shown.clone();
-    let (strand, resume) = resumed_from(&opened, &head.headers).unzip();
+    let (strand, resume) = resumed_from(&gateway, &opened, &head.headers).unzip();
     let left = opened.about.expires_at.saturating_sub(opened::unix_now());
     let left = Duration::from_secs(left);
     let mut stream = Legacy {
@@ -245,8 +246,10 @@ impl Legacy {
         self.ticket.park(false);
         session.lives_on(&binding);
         // It may have been parked meanwhile and live elsewhere now.
-        let unknown =
-            |id: &mut HeaderValue| id.to_str().is_ok_and(|id| session.strand_of(id).is_none());
+        let began_there = self.opened.began_on(&binding);
+        let unknown = |id: &mut HeaderValue| {
+            !began_there && id.to_str().is_ok_and(|id| session.strand_of(id).is_none())
+        };
         self.asked.resume.take_if(unknown);
         let opening = open(
             self.gateway.clone(),

@@ -260,6 +260,20 @@ async fn a_resumed_answer_and_the_passive_stream_stand_beside_each_other() {
 }
 
 #[tokio::test]
+async fn an_answer_that_began_at_another_activator_is_resumed_beside_the_passive_stream() {
+    let (world, server, session) = opened().await;
+    let mut passive = get(&world, &session, None).await;
+    passive.until("welcome").await;
+    // Its POST, and the event that it is resumed from, passed there.
+    let mut resumed = get(&world, &session, Some("9-0")).await;
+    resumed.until("welcome").await;
+    server.say("9", &response(9));
+    resumed.until(&response(9)).await;
+    server.say("get", "data: {\"jsonrpc\":\"2.0\",\"method\":\"m\"}\n\n");
+    passive.until("\"m\"").await;
+}
+
+#[tokio::test]
 async fn an_answer_that_is_resumed_while_its_first_connection_seems_open_is_read_there_no_longer() {
     let (world, server, session) = opened().await;
     let posted = world
