@@ -98,6 +98,16 @@ def embedded() -> tuple[Layer, Config]:
     return layer, Config(["/mcp-gateway-agent"], command)
 
 
+def witness() -> tuple[Layer, Config]:
+    """The load test's server that tells of each call it ran."""
+    layer = Layer()
+    binary = cargo_binary("mcp-gateway-loadtest", "mcp-gateway-loadtest")
+    layer.add("/usr/local/bin/mcp-gateway-loadtest", binary)
+    layer.libraries()
+    layer.accounts()
+    return layer, Config(["/usr/local/bin/mcp-gateway-loadtest", "serve", "witness"], env=["HOST=0.0.0.0", "PORT=8000"])
+
+
 def node_packages(modules: Path, wanted: str) -> list[Path]:
     """The folders of a package and all it depends on, found as Node would find them."""
     found: dict[Path, None] = {}
@@ -185,6 +195,7 @@ RECIPES = {
     "gateway": Recipe("localhost/mcp-gateway:dev", "the gateway itself, for dev/manifests", gateway),
     "agent": Recipe("localhost/mcp-gateway-agent:dev", "the agent, for pods that do not embed it", agent),
     "rust-demo-embedded": Recipe("localhost/mcp-gateway-demo-embedded:dev", "the demo over HTTP, agent: embedded", embedded),
+    "witness": Recipe("localhost/mcp-gateway-witness:dev", "serve witness of the load test, for chaos", witness),
     "node": Recipe("localhost/mcp-everything:dev", "npm server-everything: stdio | streamableHttp | sse", node),
     "python": Recipe("localhost/mcp-python:dev", "PyPI mcp 2.x: stdio | http; /app/fixture.py: conformance", python),
 }

@@ -13,6 +13,8 @@
 //! sessions  what a live session costs that nobody uses          -> section
 //! process   CPU time and resident memory, from /proc
 //! spread    a proxy that sends each request to one of several upstreams, at random
+//! chaos     kills under open-loop load on a cluster: what was lost, and whose fault
+//! witness   a server that tells of each call it ran
 //! lean      a server that costs next to nothing, to measure proxies before
 //! section   what a measurement leaves behind: values, no opinion
 //! stats     quantiles and bootstrap intervals; pure
@@ -20,8 +22,10 @@
 //! ```
 //!
 //! Nothing here starts or configures the gateway, nginx or a server that is
-//! measured warm: the script `loadtest/compare` does.
+//! measured warm: the script `loadtest/compare` does. Only [`chaos`] starts a gateway,
+//! since it must be able to kill it.
 
+pub mod chaos;
 pub mod client;
 pub mod cold;
 pub mod lean;
@@ -33,3 +37,4 @@ pub mod spread;
 pub mod stats;
 pub mod target;
 pub mod warm;
+pub mod witness;

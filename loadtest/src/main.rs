@@ -3,13 +3,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use mcp_gateway_loadtest::section::{AtRest, Section};
 use mcp_gateway_loadtest::target::{Pids, Target};
-use mcp_gateway_loadtest::{client, cold, lean, process, report, sessions, spread, warm};
+use mcp_gateway_loadtest::{
+    chaos, client, cold, lean, process, report, sessions, spread, warm, witness,
+};
 use tokio::net::TcpListener;
 
 /// Measures the gateway beside what it competes with.
@@ -28,6 +31,8 @@ enum Cli {
     Report(ReportArgs),
     /// A proxy on loopback that sends each request to one of several upstreams, at random; prints its URL.
     Spread(SpreadArgs),
+    /// Kills one thing after the other under load, on a real cluster.
+    Chaos(chaos::command::ChaosArgs),
     /// The leanest MCP server, at http://$HOST:$PORT/mcp.
     #[command(subcommand)]
     Serve(ServeArgs),
@@ -157,6 +162,18 @@ struct SpreadArgs {
 
 #[derive(Debug, Subcommand)]
 enum ServeArgs {
+    /// Says of each call where it ran and for whom, and tells a collector.
+    Witness {
+        /// Address to listen on.
+        #[arg(long, env = "HOST", default_value = "127.0.0.1")]
+        host: IpAddr,
+        /// Port to listen on.
+        #[arg(long, env = "PORT", default_value_t = 8000)]
+        port: u16,
+        /// The collector.
+        #[arg(long, env = "WITNESS_TELL")]
+        tell: Option<SocketAddr>,
+    },
     /// Answers every request with the same small JSON result.
     Lean {
         /// Address to listen on.
@@ -211,6 +228,15 @@ async fn main() -> anyhow::Result<()> {
             &Section::Memory(at_rest(args.title, &args.pids)?),
         ),
         Cli::Report(args) => write_report(&args),
+        Cli::Chaos(args) => chaos::command::command(args).await,
+        Cli::Serve(ServeArgs::Witness { host, port, tell }) => {
+            let listener = TcpListener::bind((host, port)).await?;
+            let host = std::env::var("HOSTNAME").unwrap_or_default();
+            let name = format!("{host}.{:08x}", rand::random::<u32>());
+            let witness = witness::Witness::new(name, tell).await?;
+            witness::serve(listener, Arc::new(witness)).await;
+            Ok(())
+        }
         Cli::Serve(ServeArgs::Lean { host, port }) => {
             let address = SocketAddr::new(host, port);
             let listener = TcpListener::bind(address)

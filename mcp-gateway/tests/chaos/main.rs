@@ -1,0 +1,75 @@
+//! Everything that can die is killed once, on a real cluster, under open-loop load with streams open; no call is lost,
+//! misrouted or run twice, and no pod is left behind, save for what was in flight inside the killed process itself.
+//!
+//! A binary of its own, with one test: it takes parts of the cluster away, which no other test may be using meanwhile.
+//! Needs `MCP_GATEWAY_TEST_KUBECONFIG` (the step `cluster` of `dev/test`) and the images that the step loads;
+//! `MCP_GATEWAY_CLUSTER` names `dev/cluster`, without which the cluster's own parts are left alone.
+#![expect(
+    clippy::print_stdout,
+    reason = "a test prints what it ran, for whoever has to find out why it failed"
+)]
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+use mcp_gateway_loadtest::chaos::{self, Options, fault::Fault, load::Rates, report, timeline};
+
+/// The cluster; `None`, having said so, if there is none and this is no CI.
+fn kubeconfig() -> Option<PathBuf> {
+    let ci = matches!(std::env::var("CI").as_deref(), Ok("true" | "1"));
+    let Some(kubeconfig) = std::env::var_os("MCP_GATEWAY_TEST_KUBECONFIG") else {
+        assert!(
+            !ci,
+            "MCP_GATEWAY_TEST_KUBECONFIG is not set; in CI nothing is skipped"
+        );
+        println!("SKIPPED: there is no cluster (dev/test cluster test)");
+        return None;
+    };
+    let cluster = std::env::var_os("MCP_GATEWAY_CLUSTER").is_some();
+    assert!(cluster || !ci, "MCP_GATEWAY_CLUSTER is not set");
+    Some(kubeconfig.into())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_killed_nothing_is_lost_misrouted_duplicated_or_left_behind() {
+    let Some(kubeconfig) = kubeconfig() else {
+        return;
+    };
+    let options = Options {
+        gateway: env!("CARGO_BIN_EXE_mcp-gateway").into(),
+        kubeconfig,
+        cluster: std::env::var_os("MCP_GATEWAY_CLUSTER").map(PathBuf::from),
+        faults: Fault::value_variants().to_vec(),
+        rounds: 1,
+        rates: Rates {
+            calls: 30.0,
+            cold: 0.2,
+        },
+        api_server_away: Duration::from_secs(30),
+    };
+    let chaos = chaos::run(&options).await;
+    let chaos = chaos.unwrap_or_else(|error| panic!("{error:#}"));
+    let text = report::markdown(&chaos, &[]);
+    println!("{text}");
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(folder.join("chaos.svg"), timeline::svg(&chaos.seen)).expect("a picture");
+    assert_eq!(chaos.unheard, 0, "answers that no server told of");
+    let most = chaos.accounts.len() * 20;
+    let calls: usize = chaos.accounts.iter().map(|account| account.calls).sum();
+    assert!(calls > most, "{calls} calls are hardly a load");
+    let hit: usize = chaos
+        .accounts
+        .iter()
+        .map(|account| account.revived + account.turned)
+        .sum();
+    assert!(hit > 0, "no kill was noticed by anybody\n{text}");
+    for account in &chaos.accounts {
+        assert_eq!(
+            account.wrongs(),
+            0,
+            "{}\n{text}\n{}",
+            account.name,
+            chaos.logs
+        );
+    }
+}
