@@ -169,7 +169,7 @@ class Program:
 
     async def step_cancelled(self) -> str:
         self.tool("cancelled")
-        give_up = time.monotonic() + 5
+        give_up = time.monotonic() + 30
         while time.monotonic() < give_up:
             if await self.cancellations() > self.cancelled_before:
                 return "the server stopped"

@@ -478,7 +478,8 @@ async fn an_expired_session_is_an_error_to_every_client_and_a_new_one_works() {
         server.backend = server
             .backend
             .policy("onIdle", "expire")
-            .policy("idleTimeout", "300ms");
+            // Longer than a slow client takes from one step to the next.
+            .policy("idleTimeout", "1500ms");
         meet(
             server,
             tools,

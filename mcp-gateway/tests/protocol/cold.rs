@@ -1,6 +1,6 @@
 //! However many ask at once, one instance starts.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -135,9 +135,7 @@ async fn sessions_of_their_own_get_an_instance_each_and_all_go_away() {
         peers.push(peer);
     }
     assert!(gateway.status("demo").await.starts >= 50);
-    tokio::time::timeout(Duration::from_secs(30), gateway.until_cold("demo"))
-        .await
-        .expect("all go away");
+    gateway.until_cold("demo").await;
     let (started, running) = running(&starts);
     assert!(started >= 50, "{started} processes were started");
     assert_eq!(running, 0, "processes outlive their instances");

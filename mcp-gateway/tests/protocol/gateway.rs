@@ -141,9 +141,14 @@ impl Gateway {
         self.child.wait().expect("it has ended");
     }
 
+    /// All that the gateway logged.
+    pub(crate) fn whole_log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
     /// What the gateway logged, its last 60 lines.
     pub(crate) fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
+        let text = self.whole_log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }

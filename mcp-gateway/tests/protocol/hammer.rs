@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -47,11 +47,18 @@ enum Manner {
 
 /// What is shared by all clients of a run.
 struct Run {
-    until: Instant,
+    /// Whether it has lasted long enough.
+    over: AtomicBool,
     answered: AtomicUsize,
     resumed: AtomicUsize,
     asked: AtomicUsize,
     failures: Mutex<Vec<String>>,
+}
+
+impl Run {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
 }
 
 /// One client.
@@ -72,7 +79,7 @@ impl Hammer {
     }
 
     async fn until_the_end(&mut self, manner: Manner) -> Result<(), String> {
-        while Instant::now() < self.run.until {
+        while !self.run.is_over() {
             match manner {
                 Manner::Session | Manner::Renewing => {
                     let peer = soon(Peer::connect(&self.url, &self.name)).await?;
@@ -122,7 +129,7 @@ impl Hammer {
 
     async fn rounds(&mut self, peer: &Peer, most: usize) -> Result<(), String> {
         for round in 0..most {
-            if Instant::now() >= self.run.until {
+            if self.run.is_over() {
                 break;
             }
             self.pause().await;
@@ -162,7 +169,7 @@ impl Hammer {
     async fn on_one_stream(&mut self) -> Result<(), String> {
         let peer = soon(SsePeer::connect(&self.url, &self.name)).await?;
         for round in 0.. {
-            if Instant::now() >= self.run.until {
+            if self.run.is_over() {
                 break;
             }
             self.pause().await;
@@ -185,7 +192,7 @@ impl Hammer {
 
     async fn polling(&mut self) -> Result<(), String> {
         let peer = soon(Peer::connect(&self.url, &self.name)).await?;
-        while Instant::now() < self.run.until {
+        while !self.run.is_over() {
             self.pause().await;
             let outcome = soon(peer.call("test_reconnection", json!({}))).await?;
             let right = outcome.text().contains("econnect") && outcome.resumed > 0;
@@ -331,13 +338,16 @@ async fn hammer(plan: Plan) -> Arc<Run> {
     println!("MCP_GATEWAY_HAMMER_SEED={seed}");
     let gateway = Gateway::start(&plan.backends).await;
     let run = Arc::new(Run {
-        until: Instant::now() + Duration::from_secs(seconds),
+        over: AtomicBool::new(false),
         answered: AtomicUsize::new(0),
         resumed: AtomicUsize::new(0),
         asked: AtomicUsize::new(0),
         failures: Mutex::default(),
     });
-    all_at_once(&plan, &gateway, &run, seed).await;
+    tokio::join!(
+        all_at_once(&plan, &gateway, &run, seed),
+        watch_over(&plan, &gateway, &run, seconds)
+    );
     let failed = run.failures.lock().join("\n");
     assert!(failed.is_empty(), "clients failed:\n{failed}");
     let starts = starts(&plan, &gateway).await;
@@ -346,26 +356,50 @@ async fn hammer(plan: Plan) -> Arc<Run> {
     let resumed = run.resumed.load(Ordering::Relaxed);
     println!("{answered} answered, {asked} asked, {resumed} resumed, {starts} starts");
     assert!(
-        starts >= plan.starts_per_second * seconds,
-        "{starts} starts in {seconds} s: hardly anything went to zero"
+        enough(&plan, &gateway, &run, seconds).await,
+        "hardly anything happened: {starts} starts, {answered} answers, {} sessions came back",
+        revived(&gateway)
     );
-    assert!(
-        answered as u64 > plan.answers_per_second * seconds,
-        "{answered} answers in {seconds} s"
-    );
-    if plan.sessions_only {
-        let revived = gateway.log().matches("a session was revived").count();
-        println!("{revived} sessions came back");
-        assert!(
-            revived > 10,
-            "{revived} sessions were let go of and came back"
-        );
-    } else {
+    if !plan.sessions_only {
         for backend in &plan.backends {
             gateway.until_cold(&backend.name).await;
         }
     }
     run
+}
+
+/// Ends the run after so many seconds, or later if too little has happened by then: a busy machine needs longer.
+async fn watch_over(plan: &Plan, gateway: &Gateway, run: &Run, seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
+    let give_up = Instant::now() + PATIENCE;
+    while Instant::now() < give_up
+        && run.failures.lock().is_empty()
+        && !enough(plan, gateway, run, seconds).await
+    {
+        sleep(Duration::from_millis(500)).await;
+    }
+    run.over.store(true, Ordering::Relaxed);
+}
+
+fn revived(gateway: &Gateway) -> usize {
+    let log = gateway.whole_log();
+    log.matches("a session was revived").count()
+}
+
+/// Whether there was something to lose.
+async fn enough(plan: &Plan, gateway: &Gateway, run: &Run, seconds: u64) -> bool {
+    let mut starts = Vec::new();
+    for backend in &plan.backends {
+        starts.push(gateway.status(&backend.name).await.starts);
+    }
+    let answered = run.answered.load(Ordering::Relaxed) as u64;
+    let came_and_went = if plan.sessions_only {
+        revived(gateway) > 10
+    } else {
+        starts.iter().all(|starts| *starts > 2)
+            && starts.iter().sum::<u64>() >= plan.starts_per_second * seconds
+    };
+    came_and_went && answered > plan.answers_per_second * seconds
 }
 
 async fn all_at_once(plan: &Plan, gateway: &Gateway, run: &Arc<Run>, seed: u64) {

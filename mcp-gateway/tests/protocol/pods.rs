@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     documents::Backend,
-    gateway::Gateway,
+    gateway::{Gateway, PATIENCE},
     tools::{self, Share},
     wire::{self, Peer},
 };
@@ -50,7 +50,7 @@ async fn a_hundred_first_requests_start_one_pod_which_goes_after_idle_and_comes_
     };
     let backend = demo("demo", "streamable-http")
         .policy("isolation", "tenant")
-        .policy("idleTimeout", "3s");
+        .policy("idleTimeout", "5s");
     let _turn = tools::turn(Share::Whole).await;
     let gateway = space.gateway(&[backend], &[]).await;
     let url = gateway.url("demo");
@@ -93,19 +93,18 @@ async fn sessions_of_a_stdio_server_get_a_pod_each_and_survive_it() {
         return;
     };
     let backend = demo("demo", "stdio")
-        .policy("isolation", "session")
-        .policy("idleTimeout", "3s");
+        // So that all are there still when the slowest is.
+        .policy("idleTimeout", "10s");
     let _turn = tools::turn(Share::Whole).await;
     let gateway = space.gateway(&[backend], &[]).await;
     let url = gateway.url("demo");
-    let mut peers = Vec::new();
-    for number in 0..3 {
+    let begin = async |number: u32| {
         let peer = Peer::connect(&url, &format!("session {number}")).await;
-        peers.push(peer.expect("a session"));
-    }
-    for peer in &peers {
-        assert_eq!(count(peer).await, 1, "nobody else counts in its pod");
-    }
+        let peer = peer.expect("a session");
+        assert_eq!(count(&peer).await, 1, "nobody else counts in its pod");
+        peer
+    };
+    let peers: [Peer; 3] = tokio::join!(begin(0), begin(1), begin(2)).into();
     assert_eq!(space.pods().await.len(), 3);
     gateway.until_cold("demo").await;
     space.until_empty().await;
@@ -176,7 +175,7 @@ async fn a_pod_that_cannot_start_says_why_to_whom_it_concerns() {
     };
     let command = demo("command", "streamable-http").spec("command", json!(["/no/such/program"]));
     let ends = demo("ends", "streamable-http").spec("command", json!([SERVER, "no-such"]));
-    let backends = [command, ends].map(|backend| backend.policy("holdTimeout", "20s"));
+    let backends = [command, ends].map(|backend| backend.policy("holdTimeout", "2m"));
     let _turn = tools::turn(Share::Whole).await;
     let gateway = space.gateway(&backends, &[]).await;
     for (backend, expected) in [("command", "command"), ("ends", "exited with code 2")] {
@@ -205,19 +204,25 @@ async fn an_image_that_does_not_exist_is_told_while_its_pod_waits_for_it() {
     let error = refused(&gateway, "absent").await;
     let kind = error["data"]["kind"].as_str().unwrap_or_default();
     assert!(["hold_timeout", "start_failed"].contains(&kind), "{error}");
-    let status = gateway.status("absent").await;
-    let instances = status
-        .slots
-        .iter()
-        .filter_map(|slot| slot.instance.as_ref());
-    let mut said: Vec<String> = instances.flat_map(|one| one.warnings.clone()).collect();
-    said.extend(status.last_failure.map(|failure| failure.exit.summary));
-    println!("the client is told {error}; the operator {said:?}");
-    assert!(
-        said.iter()
-            .any(|text| text.contains("image could not be pulled")),
-        "{said:?}"
-    );
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let status = gateway.status("absent").await;
+        let instances = status
+            .slots
+            .iter()
+            .filter_map(|slot| slot.instance.as_ref());
+        let mut said: Vec<String> = instances.flat_map(|one| one.warnings.clone()).collect();
+        said.extend(status.last_failure.map(|failure| failure.exit.summary));
+        println!("the client is told {error}; the operator {said:?}");
+        if said
+            .iter()
+            .any(|text| text.contains("image could not be pulled"))
+        {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{said:?}");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// One gateway alone: nobody else can know these pods.
@@ -238,7 +243,7 @@ async fn pods_that_an_earlier_gateway_left_are_ended_and_their_sessions_revive()
     let peer = Peer::connect(&second.url("demo"), "new").await;
     let peer = peer.expect("a session");
     assert_eq!(count(&peer).await, 1);
-    let give_up = Instant::now() + crate::gateway::PATIENCE;
+    let give_up = Instant::now() + PATIENCE;
     loop {
         let now = space.pods().await;
         if now.len() == 1 && now.keys().all(|pod| !before.contains_key(pod)) {
