@@ -145,8 +145,7 @@ async fn server(fault: Fault, site: &Site, clock: Clock, instance: &str) -> anyh
         _ => site.space.delete_pod(pod).await?,
     }
     let give_up = Instant::now() + PATIENCE;
-    // The next pod may well have the same name, but never the same uid.
-    while process_of(&uid).is_some() {
+    while process.is_some_and(is_alive) {
         if Instant::now() > give_up {
             bail!("the server in {instance} does not end");
         }
@@ -157,6 +156,15 @@ async fn server(fault: Fault, site: &Site, clock: Clock, instance: &str) -> anyh
         from,
         to: clock.now(),
     })
+}
+
+/// Whether a process may still take and answer what is sent to it: it loses its memory,
+/// and so its command line, before its sockets are closed.
+fn is_alive(pid: Pid) -> bool {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let line = std::fs::read_to_string(path).unwrap_or_default();
+    let state = line.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_some_and(|state| !state.starts_with(['Z', 'X']))
 }
 
 /// The server's process in the pod of that uid, if its node is this machine.
