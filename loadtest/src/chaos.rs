@@ -122,8 +122,9 @@ async fn under_load(options: &Options, site: &mut Site) -> anyhow::Result<Chaos>
         let mark = fault::make(*fault, site, &tools, &instance).await?;
         seen.marks.push(mark);
         say(clock, "mended");
-        // New sessions are what recovers last.
+        // New sessions are what recovers last; and every session can still be used.
         load.one_cold().await;
+        load.each().await;
         sleep(AFTER).await;
     }
     say(clock, "the last calls");
