@@ -80,6 +80,23 @@ impl ScriptedRuntime {
         (Arc::new(Self { events, state }), receiver)
     }
 
+    /// Takes a script for a runtime that was opened with instances of an earlier one: their numbers come first.
+    #[must_use]
+    pub fn with_found(
+        found: impl IntoIterator<Item = InstanceId>,
+        script: impl IntoIterator<Item = Step>,
+    ) -> (Arc<Self>, EventReceiver) {
+        let (runtime, receiver) = Self::new(script);
+        runtime.state.lock().launched.extend(found);
+        (runtime, receiver)
+    }
+
+    /// How many calls of the script have not come yet.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.state.lock().script.len()
+    }
+
     /// The instance of a launch, if it has come.
     #[must_use]
     pub fn launched(&self, number: usize) -> Option<InstanceId> {

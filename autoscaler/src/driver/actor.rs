@@ -255,6 +255,8 @@ impl Actor {
                 effects.extend(self.core.step(Instant::now(), event));
             }
         }
+        let core = &self.core;
+        self.subscribers.keep(|id| core.listens_to(id));
         if !self.unwritten.is_empty() {
             self.write(None).await;
         }

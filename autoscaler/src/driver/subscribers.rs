@@ -1,12 +1,16 @@
 //! The activators that listen, and what each has been told.
 //!
 //! Invariant: each is told a snapshot first and every change after it, in order; one that falls behind is told nothing
-//! until it has read everything, and then a snapshot. Nobody is waited for.
+//! until it has read everything, and then a snapshot. Nobody is waited for. The stream of one that is told nothing any
+//! more ends.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, future::Future};
 
 use mcp_gateway_api::{ids::ActivatorId, view::ViewEvent};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    task::AbortHandle,
+};
 
 use super::{message::Aside, scaler::InProcessScaler};
 
@@ -25,6 +29,26 @@ struct Subscriber {
     hearing: Hearing,
     view: mpsc::Sender<ViewEvent>,
     behind: bool,
+    /// Both hold the stream open as long as they run.
+    _watcher: Helper,
+    /// Runs while it is behind.
+    waits: Option<Helper>,
+}
+
+/// A task that ends with whoever it helps.
+#[derive(Debug)]
+struct Helper(AbortHandle);
+
+impl Helper {
+    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work).abort_handle())
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// The activators that listen.
@@ -55,7 +79,7 @@ impl Subscribers {
         self.last += 1;
         let subscription = self.last;
         let (scaler, watched) = (self.scaler.clone(), view.clone());
-        tokio::spawn(async move {
+        let watcher = Helper::spawn(async move {
             watched.closed().await;
             scaler.say_aside(Aside::Unsubscribed {
                 activator,
@@ -67,6 +91,8 @@ impl Subscribers {
             hearing: if far { Hearing::Far } else { Hearing::Near },
             view,
             behind: false,
+            _watcher: watcher,
+            waits: None,
         };
         self.by_id.insert(activator, subscriber);
         self.tell(activator, all);
@@ -84,6 +110,11 @@ impl Subscribers {
     /// One has said goodbye.
     pub(super) fn forget(&mut self, activator: ActivatorId) {
         self.by_id.remove(&activator);
+    }
+
+    /// Keeps those that are still heard: whoever is taken for gone hears it from its stream's end, and listens anew.
+    pub(super) fn keep(&mut self, is_heard: impl Fn(ActivatorId) -> bool) {
+        self.by_id.retain(|id, _| is_heard(*id));
     }
 
     /// One has read everything; `true` if it needs a snapshot.
@@ -115,7 +146,7 @@ impl Subscribers {
                 tracing::warn!("an activator has fallen behind and will be sent a snapshot");
                 let (scaler, view) = (self.scaler.clone(), one.view.clone());
                 let subscription = one.subscription;
-                tokio::spawn(async move {
+                let waits = Helper::spawn(async move {
                     // All of the room is free exactly when all has been read.
                     if view.reserve_many(view.max_capacity()).await.is_ok() {
                         scaler.say_aside(Aside::CaughtUp {
@@ -124,6 +155,7 @@ impl Subscribers {
                         });
                     }
                 });
+                one.waits = Some(waits);
             }
         }
     }

@@ -15,7 +15,7 @@ use mcp_gateway_api::{
     policy::{Isolation, OnIdle, ScalingPolicy},
     principal::Principal,
     record::{SessionBinding, SessionNews, SessionRef, SessionUpdate},
-    scaler::Scaler,
+    scaler::{ActivatorPod, Restatement, Scaler},
     view::{Endpoint, InstanceView, Lookup, Reach, Service, ViewEvent},
 };
 use mcp_gateway_runtime::{Farewell, LaunchOrder, Launched, RuntimeEvent};
@@ -23,9 +23,12 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep};
 
 use super::*;
+use activator::FakeActivator;
 
+mod activator;
 mod ends;
 mod sessions;
+mod takeover;
 mod walks;
 
 /// How launches go.
@@ -144,7 +147,7 @@ impl Runtime for FakeRuntime {
     }
 }
 
-fn endpoint() -> Endpoint {
+pub(super) fn endpoint() -> Endpoint {
     Endpoint {
         secret: None,
         reach: Reach::InProcess,
@@ -222,6 +225,27 @@ impl Bench {
         }
     }
 
+    /// A leader that took over in term 2 and found this.
+    pub(super) fn lead(policy: ScalingPolicy, found: Vec<Found>) -> Self {
+        let (events, receiver) = mpsc::channel(64);
+        let alive = found.iter().map(|one| (one.launched.instance, ()));
+        let world = Arc::new(Mutex::new(World {
+            alive: alive.collect(),
+            ..World::default()
+        }));
+        let runtime = Arc::new(FakeRuntime { world, events });
+        let (catalog, watch) = watch::channel(catalog_of([backend(1, policy)]));
+        let shared = Arc::clone(&runtime) as Arc<dyn Runtime>;
+        let (config, takeover) = (AutoscalerConfig::default(), Takeover { epoch: 2, found });
+        let (scaler, handle) = Autoscaler::lead(config, shared, receiver, watch, takeover).unwrap();
+        Self {
+            scaler,
+            handle,
+            runtime,
+            catalog,
+        }
+    }
+
     pub(super) fn script(&self, scripts: impl IntoIterator<Item = Script>) {
         self.runtime.world.lock().scripts.extend(scripts);
     }
@@ -277,86 +301,6 @@ pub(super) fn binding(instance: InstanceId, upstream: &str) -> SessionBinding {
     SessionBinding {
         instance,
         upstream: UpstreamSession(upstream.into()),
-    }
-}
-
-/// An activator that keeps the rule of leases: it knows what it was told, and acknowledges drains.
-pub(super) struct FakeActivator {
-    pub(super) id: ActivatorId,
-    scaler: InProcessScaler,
-    events: mpsc::Receiver<ViewEvent>,
-    pub(super) known: HashMap<InstanceId, InstanceView>,
-    pub(super) gone: Vec<InstanceId>,
-    pub(super) leases: HashMap<InstanceId, u32>,
-    sequence: u64,
-}
-
-impl FakeActivator {
-    pub(super) fn new(bench: &Bench) -> Self {
-        let id = ActivatorId::random();
-        Self {
-            id,
-            scaler: bench.scaler.clone(),
-            events: bench.scaler.subscribe(id),
-            known: HashMap::new(),
-            gone: vec![],
-            leases: HashMap::new(),
-            sequence: 0,
-        }
-    }
-
-    /// Reads one event, and acknowledges it if it is a drain.
-    pub(super) async fn read(&mut self) -> ViewEvent {
-        let event = self.events.recv().await.expect("the loop runs");
-        match &event {
-            ViewEvent::Snapshot { instances, .. } => {
-                self.known = instances.iter().map(|i| (i.id, i.clone())).collect();
-            }
-            ViewEvent::Instance(view) => {
-                self.known.insert(view.id, view.clone());
-                if view.service != Service::Open {
-                    self.acknowledge(view.id).await;
-                }
-            }
-            ViewEvent::Gone { instance, .. } => {
-                self.known.remove(instance);
-                self.gone.push(*instance);
-            }
-            ViewEvent::Record(_) | ViewEvent::Forget(_) => {}
-        }
-        event
-    }
-
-    pub(super) async fn read_until(&mut self, mut done: impl FnMut(&Self) -> bool) {
-        while !done(self) {
-            self.read().await;
-        }
-    }
-
-    pub(super) async fn acknowledge(&self, instance: InstanceId) {
-        let ack = DrainAck {
-            activator: self.id,
-            instance,
-            stamp: self.known[&instance].stamp,
-            leases: self.leases.get(&instance).copied().unwrap_or(0),
-        };
-        self.scaler.acknowledge(ack).await;
-    }
-
-    pub(super) async fn lease(&mut self, instance: InstanceId, leases: u32) {
-        self.leases.insert(instance, leases);
-        self.sequence += 1;
-        let report = ActivityReport {
-            activator: self.id,
-            sequence: self.sequence,
-            full: false,
-            instances: vec![InstanceActivity {
-                instance,
-                leases,
-                idle_for: Duration::ZERO,
-            }],
-        };
-        self.scaler.report(report).await;
     }
 }
 

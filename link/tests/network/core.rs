@@ -25,7 +25,11 @@ use crate::support::{Installation, next, request};
 const LONG: Duration = Duration::from_secs(20);
 const ME: ActivatorId = ActivatorId(5);
 
-fn catalog() -> watch::Receiver<Arc<Catalog>> {
+pub(crate) fn catalog() -> watch::Receiver<Arc<Catalog>> {
+    catalog_of(ScalingPolicy::for_processes(Isolation::Shared))
+}
+
+pub(crate) fn catalog_of(policy: ScalingPolicy) -> watch::Receiver<Arc<Catalog>> {
     let name = BackendName::new("demo").unwrap();
     let backend = Backend {
         name: name.clone(),
@@ -44,14 +48,14 @@ fn catalog() -> watch::Receiver<Arc<Catalog>> {
             host: None,
             health_path: None,
         },
-        policy: Arc::new(ScalingPolicy::for_processes(Isolation::Shared)),
+        policy: Arc::new(policy),
         tenants: Vec::new(),
     };
     let backends = [(name, Arc::new(backend))].into();
     watch::channel(Arc::new(Catalog { backends })).1
 }
 
-fn endpoint() -> Endpoint {
+pub(crate) fn endpoint() -> Endpoint {
     Endpoint {
         reach: Reach::Tcp("127.0.0.1:9".parse().unwrap()),
         host: "localhost:9".into(),

@@ -3,6 +3,7 @@
 
 mod claims;
 mod core;
+mod handover;
 mod leaders;
 mod strangers;
 mod support;

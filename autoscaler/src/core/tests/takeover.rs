@@ -80,6 +80,10 @@ fn expected() -> Event {
 }
 
 fn restated(service: Option<Service>, leases: u32) -> Event {
+    restated_to(2, service, leases)
+}
+
+fn restated_to(epoch: u64, service: Option<Service>, leases: u32) -> Event {
     let view = service.map(|service| InstanceView {
         id: ONE,
         slot: slot(),
@@ -98,7 +102,7 @@ fn restated(service: Option<Service>, leases: u32) -> Event {
         idle_for: Duration::ZERO,
     });
     Event::Restated(Box::new(Restatement {
-        epoch: 2,
+        epoch,
         report: ActivityReport {
             activator: HERE,
             sequence: 1,
@@ -141,6 +145,22 @@ fn absence_means_nothing_until_every_expected_activator_has_been_heard() {
     assert!(told && core.is_complete());
     assert_eq!(core.lookup(ONE), Lookup::Gone);
     core.audit().unwrap();
+}
+
+#[test]
+fn what_was_said_to_another_leader_is_not_heard() {
+    let (mut core, now) = leader(vec![ready(1)]);
+    core.step(now, claim(1));
+    core.step(now, Event::Subscribed(HERE, pod(1)));
+    core.step(now, expected());
+    for other in [1, 3] {
+        let effects = core.step(now, restated_to(other, Some(Service::Open), 1));
+        assert_eq!(answers(&effects), 0, "what it has open is not believed");
+        assert!(!core.is_complete());
+    }
+    let effects = core.step(now, restated(Some(Service::Open), 1));
+    assert_eq!(answers(&effects), 1);
+    assert!(core.is_complete());
 }
 
 #[test]
