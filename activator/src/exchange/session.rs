@@ -81,11 +81,17 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
                 },
             },
         };
-        let mut life = ready.lease.life();
+        let (mut life, asked) = (ready.lease.life(), ready.binding.clone());
         match send(x, &opened, ready, Method::POST).await {
             // That it sleeps is on its way to the control plane, and written before the claim that follows. Should the next
             // child be lost as well, the session has still not ended.
             Ok(response) if is_lost(&response) && revives(x) => {
+                if last {
+                    break;
+                }
+            }
+            // What is said of where it was means nothing any more: it goes where the session is.
+            Ok(response) if is_unknown(&response) && has_moved(x, &opened, &asked) => {
                 if last {
                     break;
                 }
@@ -99,13 +105,23 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
     Err(forward::lost())
 }
 
+fn is_unknown(response: &Response<Tap>) -> bool {
+    response.status() == StatusCode::NOT_FOUND
+}
+
+/// Whether the session lives elsewhere by now, or sleeps, and has not ended.
+fn has_moved(x: &Exchange, opened: &Opened, asked: &SessionBinding) -> bool {
+    let moved = opened.binding(&x.gateway).as_ref() != Some(asked);
+    moved && revives(x) && !opened.session.ended().is_cancelled()
+}
+
 fn revives(x: &Exchange) -> bool {
     x.caller.backend.policy.on_idle == OnIdle::Revive
 }
 
 /// Whether a bridge says that the session's child is gone.
 pub(super) fn is_lost(response: &Response<Tap>) -> bool {
-    response.status() == StatusCode::NOT_FOUND
+    is_unknown(response)
         && response
             .extensions()
             .get::<Marks>()
@@ -120,9 +136,9 @@ pub(super) async fn ends_soon(x: &Exchange, life: &mut tokio::sync::watch::Recei
         .is_ok()
 }
 
-/// Gives a response its last touches; a 404 of the server ends the session.
+/// Gives a response its last touches; a 404 of the server that has the session ends it.
 fn finish(x: &Exchange, opened: &Opened, mut response: Response<Tap>) -> Response<Body> {
-    if response.status() == StatusCode::NOT_FOUND {
+    if is_unknown(&response) {
         opened.end(&x.gateway);
     }
     show_id(opened, &mut response);

@@ -78,25 +78,30 @@ async fn a_late_404_to_a_get_neither_ends_a_revived_session_nor_sends_it_to_slee
 }
 
 #[tokio::test]
-async fn a_request_that_hears_late_of_its_lost_child_goes_where_the_session_was_revived() {
-    let world = World::new().await;
-    let id = world.open().await;
-    let (client, session) = (world.client.clone(), id.clone());
-    let late: JoinHandle<Answer> = tokio::spawn(async move {
-        let headers = [("mcp-session-id", &*session)];
-        client.post(&call(7, "late"), &headers).await
-    });
-    let times = |number| {
-        let calls = world.upstream.calls();
-        calls.iter().filter(|call| **call == number).count()
-    };
-    world.until("the server has it", || times(7) == 1).await;
-    revive(&world, &id).await;
-    world.upstream.inner.go.notify_one();
-    world.until("it is sent again", || times(7) == 2).await;
-    world.upstream.inner.go.notify_one();
-    let answer = late.await.unwrap();
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.json()["result"]["session"], "upstream-1");
-    assert_eq!(revivals(&world), 1, "it is revived once");
+async fn a_request_that_hears_late_of_its_lost_session_goes_where_it_was_revived() {
+    for marked in [true, false] {
+        let world = World::new().await;
+        let id = world.open().await;
+        let (client, session) = (world.client.clone(), id.clone());
+        let late: JoinHandle<Answer> = tokio::spawn(async move {
+            let headers = [("mcp-session-id", &*session)];
+            client.post(&call(7, "late"), &headers).await
+        });
+        let times = |number| {
+            let calls = world.upstream.calls();
+            calls.iter().filter(|call| **call == number).count()
+        };
+        world.until("the server has it", || times(7) == 1).await;
+        revive(&world, &id).await;
+        world.upstream.inner.bridge.store(marked, Ordering::SeqCst);
+        world.upstream.inner.go.notify_one();
+        world.until("it is sent again", || times(7) == 2).await;
+        world.upstream.inner.go.notify_one();
+        let answer = late.await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["result"]["session"], "upstream-1");
+        assert_eq!(revivals(&world), 1, "it is revived once");
+        let news = world.scaler.updates();
+        assert!(!news.contains(&SessionNews::Ended), "{news:?}");
+    }
 }
