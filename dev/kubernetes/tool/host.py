@@ -55,7 +55,7 @@ def check_fit() -> None:
         raise Unfit(f"missing, by Debian's names for them: {' '.join(missing)}; install them, {ELSEWHERE}")
     say(f"installing with apt-get: {' '.join(missing)}")
     noninteractive = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
-    quiet = ("-qq", "-o", "DPkg::Lock::Timeout=120")
+    quiet = ("-qq", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=5")
     run("apt-get", *quiet, "update")
     run(*noninteractive, *quiet, "install", "--no-install-recommends", "-y", *missing)
     if missing := missing_packages():
