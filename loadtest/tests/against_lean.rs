@@ -28,7 +28,8 @@ async fn every_target_gets_every_round() {
         pids: Vec::new(),
         connections: 3,
         rounds: 2,
-        round: Duration::from_millis(20),
+        // So long that each gets its turn on a busy machine too.
+        round: Duration::from_millis(250),
         body: client::tools_call("echo", r#"{"message":"x"}"#).unwrap(),
     };
     let section = warm::run(&options).await.unwrap();
@@ -51,20 +52,24 @@ async fn a_cold_start_by_hand_is_a_process_spawned_and_ended() {
         command: [env!("CARGO_BIN_EXE_mcp-gateway-loadtest"), "serve", "lean"]
             .map(str::to_owned)
             .to_vec(),
-        samples: 2,
+        samples: 8,
     };
     let section = cold::run(&options).await.unwrap();
-    assert_eq!(section.pairs.len(), 2);
-    for pair in &section.pairs {
-        assert!(pair.by_hand_millis > pair.gateway_millis, "{pair:?}");
-    }
+    let pairs = section.pairs;
+    assert_eq!(pairs.len(), 8);
+    // The fastest of each: what else the machine does may take longer than either.
+    let fastest = |all: &mut dyn Iterator<Item = f64>| all.fold(f64::INFINITY, f64::min);
+    let by_hand = fastest(&mut pairs.iter().map(|pair| pair.by_hand_millis));
+    let there = fastest(&mut pairs.iter().map(|pair| pair.gateway_millis));
+    assert!(by_hand > there, "{pairs:?}");
 }
 
 #[tokio::test]
 async fn a_target_that_does_not_accept_is_named() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    // Bound, so that nobody else gets it, and not listened on.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = held.local_addr().unwrap().port();
     let target: Target = format!("nobody=http://127.0.0.1:{port}/mcp")
         .parse()
         .unwrap();
