@@ -32,8 +32,11 @@ use crate::{
 
 /// Version of the protocol we speak.
 const PROTOCOL: u32 = 1;
+/// How long a home's machine may keep silent before the next home is called: the leader's own address is named first,
+/// and where its machine is gone nobody refuses.
+const SILENCE: Duration = Duration::from_secs(1);
 /// TCP and TLS.
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT: Duration = Duration::from_secs(2);
 /// From hello to welcome: home may still wait for the answer of the call that created this pod.
 const WELCOME: Duration = Duration::from_secs(20);
 /// A connection that is silent is asked this often, and is lost if it does not answer within as much again.
@@ -257,7 +260,7 @@ async fn dial(address: SocketAddr, ca_pem: &str) -> Result<Channel, Status> {
     let endpoint = Endpoint::from_shared(format!("https://{address}"))
         .and_then(|endpoint| endpoint.tls_config(client_tls(ca_pem, HOME_NAME)))
         .map_err(unusable)?
-        .connect_timeout(CONNECT)
+        .connect_timeout(SILENCE)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(ASK_EVERY)
         .keep_alive_timeout(ASK_EVERY)

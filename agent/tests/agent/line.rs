@@ -1,11 +1,18 @@
 //! The line to home: who is called, who is believed, and what a lost one changes (nothing).
 
+use std::{net::SocketAddr, time::Duration};
+
 use mcp_gateway_link::{Authority, agent::from_agent::What};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
+};
 use tonic::Status;
 
 use crate::support::{
     home::Home,
     pod::{Pod, Spec, get, orders, server},
+    within,
 };
 
 #[tokio::test]
@@ -117,6 +124,50 @@ async fn a_home_that_is_not_the_leader_is_passed_over_and_so_is_a_leader_of_the_
         }
     };
     assert!(again.hello.state.unwrap().exited.is_none());
+}
+
+/// A machine that is gone refuses nobody, and a process that hangs lets its kernel accept connections.
+#[tokio::test]
+async fn homes_that_say_nothing_are_passed_over_in_the_order_they_were_given() {
+    let gone = TcpSocket::new_v4().unwrap();
+    gone.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let gone = gone.listen(0).unwrap();
+    let full = fill(gone.local_addr().unwrap()).await;
+    let hangs = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let mut leader = Home::new().await;
+    let homes = [
+        gone.local_addr().unwrap(),
+        hangs.local_addr().unwrap(),
+        leader.address,
+    ];
+    let spec = Spec {
+        env: vec![(
+            "MCP_GATEWAY_AGENT_HOME",
+            homes.map(|home| home.to_string()).join(","),
+        )],
+        ..Spec::default()
+    };
+    let pod = Pod::start(&leader, spec);
+    let ring = leader.ring().await;
+    assert!(ring.token().is_some());
+    let (_silent, _) = within("a call before", hangs.accept()).await.unwrap();
+    let said = pod.stderr.lock().clone();
+    let first = said
+        .iter()
+        .find(|line| line.contains("does not welcome us"));
+    let first = first.expect("it says whom it has tried");
+    assert!(first.contains(&homes[0].to_string()), "{said:?}");
+    drop((full, gone));
+}
+
+/// Connects until nobody answers any more: the queue of a listener that never accepts is full.
+async fn fill(address: SocketAddr) -> Vec<TcpStream> {
+    let mut full = Vec::new();
+    while let Ok(connected) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+    {
+        full.push(connected.unwrap());
+    }
+    full
 }
 
 #[tokio::test]

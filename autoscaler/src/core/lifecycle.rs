@@ -270,6 +270,11 @@ impl Core {
         let cost = instance.stages.cost(instance.stages.asked);
         let took = instance.stages.total().unwrap_or_default();
         let slot_id = instance.slot;
+        // What failed before is over, and nobody is to be told that starts fail.
+        let tally = self.tallies.get_mut(&backend);
+        if let Some(last) = tally.and_then(|tally| tally.last_failure.as_mut()) {
+            last.in_a_row = 0;
+        }
         self.note(Note::ColdStart { backend, cost });
         self.advance(ticket, Input::Accepts, format!("after {took:.0?}").into());
         let Some(slot) = self.slots.get_mut(&slot_id) else {

@@ -29,6 +29,8 @@ pub struct BackendReport {
     pub last_start: Option<SystemTime>,
     /// Why starts fail, if they do.
     pub why: Option<String>,
+    /// What a start under way waits for, if it is more than its own time.
+    pub waits: Option<String>,
 }
 
 impl BackendReport {
@@ -60,6 +62,8 @@ impl BackendReport {
             .iter()
             .all(|slot| slot.owner.starts_with("session ") || slot.owner.starts_with("principal "));
         let failure = backend.last_failure.as_ref();
+        let starting = instances().filter(|instance| instance.phase == "starting");
+        let newest = starting.min_by_key(|instance| instance.age_ms);
         Self {
             state: backend.state.clone(),
             instances: u32::try_from(instances().count()).unwrap_or(u32::MAX),
@@ -68,6 +72,7 @@ impl BackendReport {
             why: failure
                 .filter(|failure| failure.in_a_row > 0)
                 .map(|failure| failure.exit.summary.to_string()),
+            waits: newest.and_then(|instance| instance.warnings.last().cloned()),
         }
     }
 }
@@ -196,9 +201,12 @@ fn running(facts: Facts<'_>, wanted: &mut Wanted) {
         wanted.conditions.push(condition);
     }
     let failing = facts.report.and_then(|report| report.why.clone());
-    wanted
-        .conditions
-        .push(available(facts.in_force, failing.as_deref()));
+    let waits = facts.report.and_then(|report| report.waits.clone());
+    wanted.conditions.push(available(
+        facts.in_force,
+        failing.as_deref(),
+        waits.as_deref(),
+    ));
     let state = facts.report.map_or("cold", |report| report.state.as_str());
     wanted.state = Some(if facts.object.deleting {
         wanted.why = Some(format!(
@@ -207,7 +215,7 @@ fn running(facts: Facts<'_>, wanted: &mut Wanted) {
         "draining".to_owned()
     } else if facts.in_force {
         if wanted.why.is_none() {
-            wanted.why = failing;
+            wanted.why = waits.or(failing);
         }
         state.to_owned()
     } else {
@@ -233,19 +241,18 @@ fn refers(references: &References) -> Condition {
     }
 }
 
-fn available(in_force: bool, failing: Option<&str>) -> Condition {
-    let (status, reason, message) = match (in_force, failing) {
-        (false, _) => (
+/// What a start that is under way waits for is newer than what made an earlier one fail.
+fn available(in_force: bool, failing: Option<&str>, waits: Option<&str>) -> Condition {
+    let cut = |why: &str| why.chars().take(LONGEST).collect::<String>();
+    let (status, reason, message) = match (in_force, failing, waits) {
+        (false, _, _) => (
             "False",
             "NotInForce",
             "the document is not in force".to_owned(),
         ),
-        (true, Some(why)) => (
-            "False",
-            "StartsFail",
-            why.chars().take(LONGEST).collect::<String>(),
-        ),
-        (true, None) => (
+        (true, _, Some(why)) => ("False", "StartWaits", cut(why)),
+        (true, Some(why), None) => ("False", "StartsFail", cut(why)),
+        (true, None, None) => (
             "True",
             "StartsOnRequest",
             "it is started when somebody asks for it".to_owned(),

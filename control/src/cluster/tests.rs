@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    status::{BackendReport, Condition, Wanted, last_start},
+    objects::{Kind, Object},
+    status::{BackendReport, Condition, Facts, Wanted, last_start, wanted},
     writer::{render, same},
 };
 
@@ -97,6 +98,53 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
         third["conditions"][0]["lastTransitionTime"],
         "1970-01-01T00:00:30Z"
     );
+}
+
+#[test]
+fn what_a_start_waits_for_is_told_while_it_waits_and_a_failure_while_it_is_the_last_word() {
+    let report = |phase: &str, warnings: Value, in_a_row: u32| {
+        let instance = json!({"id": "1", "phase": phase, "endpoint": null, "pid": null, "leases": 0, "ageMs": 1,
+            "coldStartMs": null, "log": null, "warnings": warnings, "stderrTail": []});
+        let slot = json!({"owner": "shared", "phase": phase, "waiting": 1, "nextTryMs": null, "idleDrainMs": null,
+            "instance": instance});
+        let exit = json!({"code": null, "signal": null, "stderr_tail": [], "summary": "it failed"});
+        let status = json!({
+            "backends": [{"name": "a", "state": phase, "waiting": 1, "starts": 1, "failures": 1, "slots": [slot],
+                "lastFailure": {"agoMs": 1, "exit": exit, "log": null, "inARow": in_a_row}}],
+            "instances": 1, "maxInstances": 9, "sessionRecords": 0, "draining": false,
+        });
+        let status = serde_json::from_value(status).expect("a status");
+        BackendReport::all(&status, at(100))
+            .into_values()
+            .next()
+            .expect("a")
+    };
+    let spec = json!({"apiVersion": "mcp-gateway.dev/v1alpha1", "kind": "McpBackend", "metadata": {"name": "a"},
+        "spec": {"image": "i"}});
+    let object = serde_json::from_value(spec).expect("an object");
+    let object = Object::read(Kind::McpBackend, "mcp", &object, None);
+    let said = |report: &BackendReport| {
+        let said = wanted(Facts {
+            object: &object,
+            kind: Kind::McpBackend,
+            problem: None,
+            in_force: true,
+            references: None,
+            report: Some(report),
+        });
+        let available = said
+            .conditions
+            .into_iter()
+            .find(|one| one.kind == "Available");
+        (available.expect("it is there").reason, said.why)
+    };
+    let full = json!(["no node has room"]);
+    let waits = said(&report("starting", full.clone(), 3));
+    assert_eq!(waits, ("StartWaits", Some("no node has room".to_owned())));
+    let fails = said(&report("starting", json!([]), 3));
+    assert_eq!(fails, ("StartsFail", Some("it failed".to_owned())));
+    let well = said(&report("ready", full, 0));
+    assert_eq!(well, ("StartsOnRequest", None));
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn resting() -> BackendReport {
         sessions: Some(0),
         last_start: None,
         why: None,
+        waits: None,
     }
 }
 
@@ -220,6 +221,7 @@ async fn the_columns_show_how_a_backend_is_doing() {
         sessions: Some(5),
         last_start: Some(started),
         why: None,
+        waits: None,
     };
     say(&registry, "a", report);
     cluster

@@ -512,7 +512,7 @@ async fn a_session_older_than_its_lifetime_is_404_and_wakes_nothing() {
 }
 
 /// Makes a key the way an operator does.
-fn key(file: &str, tenant: &str, subject: &str) -> String {
+pub(crate) fn key(file: &str, tenant: &str, subject: &str) -> String {
     let made = std::process::Command::new(BINARY)
         .args([
             "keys",

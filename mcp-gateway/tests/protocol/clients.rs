@@ -36,9 +36,9 @@ const OWN_COLD: &str = "connect,pause,progress,pause,elicit,pause,sample,pause,s
 const EXPIRE: &str = "connect,call,pause,!call,connect,call,close";
 
 /// A server as the matrix meets it.
-struct Server {
-    backend: Backend,
-    profile: &'static str,
+pub(crate) struct Server {
+    pub(crate) backend: Backend,
+    pub(crate) profile: &'static str,
     steps: &'static str,
     over: Over,
     modern: bool,
@@ -54,8 +54,8 @@ enum Over {
 }
 
 /// A client program.
-struct Client {
-    label: &'static str,
+pub(crate) struct Client {
+    pub(crate) label: &'static str,
     /// Interpreter, if it needs one, and program, by their names in the tools.
     program: &'static [&'static str],
     arguments: &'static [&'static str],
@@ -96,7 +96,7 @@ const PY2: &[&str] = &["PY2", "CLIENT_PY2"];
 const TS1: &[&str] = &["NODE22", "CLIENT_TS1"];
 const TS2: &[&str] = &["NODE22", "CLIENT_TS2"];
 
-const CLIENTS: [Client; 10] = [
+pub(crate) const CLIENTS: [Client; 10] = [
     client("py1", PY1, &[]),
     sse(client("py1 sse", PY1, &["--transport", "sse"])),
     client("py2 auto", PY2, &["--era", "auto"]),
@@ -109,7 +109,7 @@ const CLIENTS: [Client; 10] = [
     modern(client("ts2 pin", TS2, &["--era", "pin"])),
 ];
 
-const INSPECTORS: [Client; 2] = [
+pub(crate) const INSPECTORS: [Client; 2] = [
     client("inspector", &["CLIENT_INSPECTOR"], &[]),
     sse(client(
         "inspector sse",
@@ -119,7 +119,7 @@ const INSPECTORS: [Client; 2] = [
 ];
 
 impl Server {
-    fn new(backend: Backend, profile: &'static str, steps: &'static str) -> Self {
+    pub(crate) fn new(backend: Backend, profile: &'static str, steps: &'static str) -> Self {
         let backend = backend.policy("idleTimeout", IDLE);
         Self {
             backend,
@@ -159,7 +159,7 @@ impl Server {
 }
 
 /// Runs a program through its steps; at each `pause` waits until nothing of the backend runs.
-async fn run(
+pub(crate) async fn run(
     gateway: &Gateway,
     server: &Server,
     client: &Client,

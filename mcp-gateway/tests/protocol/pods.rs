@@ -3,7 +3,14 @@
 //!
 //! Needs `MCP_GATEWAY_TEST_KUBECONFIG` (the step `cluster` of `dev/test`) and the images that the step loads.
 
+mod clients;
 pub(crate) mod cluster;
+mod losses;
+mod objects;
+mod rights;
+mod strangers;
+mod tenants;
+mod troubles;
 
 use std::time::Duration;
 

@@ -150,7 +150,7 @@ async fn modern(
     };
     let mut retried = false;
     loop {
-        let worker = shared.modern(owner, message.version()).await;
+        let worker = shared.modern(owner, message).await;
         let worker = worker.map_err(|refusal| refusal.to(message.id()))?;
         match worker.post(std::slice::from_ref(message)).await {
             Ok(Some(waiting)) => {

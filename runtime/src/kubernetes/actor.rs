@@ -176,7 +176,9 @@ impl PodTask {
             }
             Effect::Delete(grace) => {
                 let (world, target) = (Arc::clone(&self.world), self.target());
-                let work = async move { Done::Ended(end::end(&world.pods, target, grace).await) };
+                let tell = self.tell();
+                let work =
+                    async move { Done::Ended(end::end(&world.pods, target, grace, tell).await) };
                 self.work = Some(AbortOnDropHandle::new(tokio::spawn(work)));
             }
             Effect::Bury { logs: true } => {
@@ -190,8 +192,16 @@ impl PodTask {
 
     fn remove(&mut self) {
         let (world, target) = (Arc::clone(&self.world), self.target());
-        let work = async move { Done::Ended(end::bury(&world.pods, target).await) };
+        let tell = self.tell();
+        let work = async move { Done::Ended(end::bury(&world.pods, target, tell).await) };
         self.work = Some(AbortOnDropHandle::new(tokio::spawn(work)));
+    }
+
+    /// For what operators must hear of.
+    fn tell(&self) -> impl Fn(String) + Send + 'static {
+        let inbox = self.entry.inbox.clone();
+        // What is said again is dropped here, or there.
+        move |text| drop(inbox.try_send(Input::Warns(text)))
     }
 
     fn target(&self) -> Target {

@@ -14,7 +14,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::{names, seen::Seen};
+use super::{names, seen::Seen, sentences};
 
 /// How long one call may take.
 pub(crate) const CALL: Duration = Duration::from_secs(10);
@@ -48,12 +48,18 @@ enum Tried {
     Done(Outcome),
     /// Somebody else changed it meanwhile.
     Changed,
-    Failed(kube::Error),
+    /// What was tried, such as `delete pods`, and why it failed.
+    Failed(&'static str, kube::Error),
     TimedOut,
 }
 
-/// Marks and deletes; returns when that is done.
-pub(crate) async fn end(pods: &Api<Pod>, mut target: Target, grace: Duration) -> Outcome {
+/// Marks and deletes; returns when that is done. What only an operator can help is told to `tell`, again and again.
+pub(crate) async fn end(
+    pods: &Api<Pod>,
+    mut target: Target,
+    grace: Duration,
+    tell: impl Fn(String),
+) -> Outcome {
     let mut pause = AGAIN;
     let mut changes = 0;
     if target.ended_by.is_some_and(|epoch| epoch > target.epoch) {
@@ -76,8 +82,9 @@ pub(crate) async fn end(pods: &Api<Pod>, mut target: Target, grace: Duration) ->
                     return outcome;
                 }
             }
-            Tried::Failed(error) => {
+            Tried::Failed(doing, error) => {
                 tracing::warn!(pod = target.name, %error, "a pod could not be ended; trying again");
+                forbidden(&error, doing).into_iter().for_each(&tell);
                 wait(&mut pause).await;
             }
             Tried::TimedOut => {
@@ -107,7 +114,7 @@ async fn once(pods: &Api<Pod>, target: &Target, grace: Duration) -> Tried {
         .await;
     let version = match marked {
         Ok(meta) => meta.metadata.resource_version,
-        Err(error) => return judge(error),
+        Err(error) => return judge("patch pods", error),
     };
     // The API server counts in whole seconds, and 0 would mean without asking the node.
     let seconds = grace.as_millis().div_ceil(1000).max(1);
@@ -136,20 +143,29 @@ async fn delete(
     };
     match pods.delete(&target.name, &params).await {
         Ok(_) => Tried::Done(Outcome::Asked),
-        Err(error) => judge(error),
+        Err(error) => judge("delete pods", error),
     }
 }
 
-fn judge(error: kube::Error) -> Tried {
+fn judge(doing: &'static str, error: kube::Error) -> Tried {
     let kube::Error::Api(status) = &error else {
-        return Tried::Failed(error);
+        return Tried::Failed(doing, error);
     };
     match status.code {
         404 => Tried::Done(Outcome::Gone),
         // Changing a UID is "invalid" (422): the name is another pod's by now.
         409 | 422 => Tried::Changed,
-        _ => Tried::Failed(error),
+        _ => Tried::Failed(doing, error),
     }
+}
+
+/// The sentence for an operator, if asking again alone will not help.
+fn forbidden(error: &kube::Error, doing: &str) -> Option<String> {
+    let kube::Error::Api(status) = error else {
+        return None;
+    };
+    let report = sentences::refused(error, doing, "its namespace");
+    (status.code == 403).then(|| format!("its pod cannot be ended: {}", report.summary))
 }
 
 /// Looks at it again; says if there is nothing left to do.
@@ -176,7 +192,7 @@ async fn look(pods: &Api<Pod>, target: &mut Target) -> Option<Outcome> {
 }
 
 /// Removes a pod in which nothing runs any more: marked and then without waiting for its node.
-pub(crate) async fn bury(pods: &Api<Pod>, target: Target) -> Outcome {
+pub(crate) async fn bury(pods: &Api<Pod>, target: Target, tell: impl Fn(String)) -> Outcome {
     let mut pause = AGAIN;
     let mut target = target;
     loop {
@@ -192,8 +208,9 @@ pub(crate) async fn bury(pods: &Api<Pod>, target: Target) -> Outcome {
                     return outcome;
                 }
             }
-            Tried::Failed(error) => {
+            Tried::Failed(doing, error) => {
                 tracing::warn!(pod = target.name, %error, "a pod could not be removed; trying again");
+                forbidden(&error, doing).into_iter().for_each(&tell);
             }
             Tried::TimedOut => {}
         }

@@ -101,11 +101,10 @@ impl home_server::Home for Service {
         let hello = self
             .hello(&mut from)
             .await
-            .map_err(|why| self.refuse(why, remote, ""))?;
-        let name = one_line(&hello.pod_name, 63);
+            .map_err(|why| self.refuse(why, remote, None))?;
         let caller = match self.identify(&hello, remote).await {
             Ok(caller) => caller,
-            Err(why) => return Err(self.refuse(why, remote, &name)),
+            Err(why) => return Err(self.refuse(why, remote, Some(&hello))),
         };
         let (to, stream) = mpsc::channel(4);
         let welcome = self.welcome(&caller, hello.state.is_none());
@@ -131,8 +130,21 @@ impl home_server::Home for Service {
 }
 
 impl Service {
-    fn refuse(&self, why: Refusal, remote: Option<SocketAddr>, name: &str) -> Status {
+    fn refuse(
+        &self,
+        why: Refusal,
+        remote: Option<SocketAddr>,
+        hello: Option<&agent::Hello>,
+    ) -> Status {
         self.world.refusals.count(why);
+        if let Some(text) = why.warning()
+            && let Some(id) = hello.and_then(|hello| instance_of(&hello.pod_uid))
+            && let Some(entry) = self.world.table.get(id)
+        {
+            // Where its task has more to read than it can, it has warnings enough.
+            let _ = entry.inbox.try_send(Input::Warns(text.to_owned()));
+        }
+        let name = hello.map_or_else(String::new, |hello| one_line(&hello.pod_name, 63));
         let remote = remote.map_or_else(String::new, |address| address.to_string());
         tracing::warn!(
             pod = name,
@@ -324,9 +336,7 @@ fn of_message(caller: &Caller, message: FromAgent) -> Option<Input> {
         from_agent::What::Running(agent::Running {}) => Some(Input::AgentRuns),
         from_agent::What::Ready(ready) => serves(caller, &ready),
         from_agent::What::Exited(exited) => Some(Input::AgentExited(report(exited))),
-        from_agent::What::Warning(warning) => {
-            Some(Input::AgentWarns(one_line(&warning.text, SUMMARY)))
-        }
+        from_agent::What::Warning(warning) => Some(Input::Warns(one_line(&warning.text, SUMMARY))),
     }
 }
 

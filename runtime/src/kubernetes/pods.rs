@@ -50,8 +50,8 @@ pub(crate) enum Input {
     Serves(Endpoint),
     /// The server has ended, says the agent.
     AgentExited(ExitReport),
-    /// The agent has something for operators.
-    AgentWarns(String),
+    /// There is something that operators should know.
+    Warns(String),
     /// Our own probe does not find it serving, because.
     NotYet(String),
     /// The autoscaler ends it.
@@ -138,7 +138,7 @@ impl Pod {
             Input::Hello | Input::AgentRuns => self.runs(&mut out),
             Input::Serves(endpoint) => self.serves(endpoint, &mut out),
             Input::AgentExited(report) => self.agent_exited(report, &mut out),
-            Input::AgentWarns(text) => self.warn(text, &mut out),
+            Input::Warns(text) => self.warn(text, &mut out),
             Input::NotYet(why) => self.not_yet = Some(why),
             Input::Terminate(grace) => self.terminate(grace, &mut out),
             Input::LaunchDeadline => self.too_late(&mut out),

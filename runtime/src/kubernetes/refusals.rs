@@ -1,8 +1,21 @@
-//! Why an agent's call is refused, and how often that has happened.
+//! Why an agent's call is refused, how often that has happened, and who is told.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU64, Ordering},
+};
 
+use opentelemetry::{KeyValue, global, metrics::Counter};
 use tonic::Status;
+
+static REFUSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("mcp_gateway")
+        .u64_counter("mcp_gateway.home.refusals")
+        .with_description(
+            "Calls of agents, or of others in their name, that were refused, by reason.",
+        )
+        .build()
+});
 
 /// Why. Each is a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +66,25 @@ impl Refusal {
         }
     }
 
+    /// What operators are told of the pod in whose name somebody called, where that may have been somebody else.
+    pub(crate) const fn warning(self) -> Option<&'static str> {
+        match self {
+            Self::Silent | Self::Crowded | Self::Protocol | Self::Unknown => None,
+            Self::Token => {
+                Some("somebody called home in its name without its token, and was refused")
+            }
+            Self::Spent => {
+                Some("its token was used to call home for a second time, which was refused")
+            }
+            Self::Foreign => {
+                Some("somebody called home under another name with its UID, and was refused")
+            }
+            Self::Address => {
+                Some("somebody called home in its name from another address, and was refused")
+            }
+        }
+    }
+
     /// What the caller is told: not more than whether to try again, or to end.
     pub(crate) fn status(self) -> Status {
         match self {
@@ -73,6 +105,7 @@ pub struct Refusals([AtomicU64; 8]);
 impl Refusals {
     pub(crate) fn count(&self, why: Refusal) {
         self.of(why).fetch_add(1, Ordering::Relaxed);
+        REFUSED.add(1, &[KeyValue::new("reason", why.label())]);
     }
 
     fn of(&self, why: Refusal) -> &AtomicU64 {

@@ -216,7 +216,11 @@ pub(crate) fn refused(error: &kube::Error, doing: &str, namespace: &str) -> Exit
         403 if says("cannot ") && says("User ") => {
             format!("the gateway's service account may not {doing} (RBAC)")
         }
-        400 | 403 if says("denied the request") || says("admission") => {
+        // Policies answer 422 unless they say otherwise, webhooks whatever they like.
+        _ if says("denied request") || says("denied the request") => {
+            "an admission rule of the cluster does not admit its pod".to_owned()
+        }
+        400 | 403 if says("admission") => {
             "an admission rule of the cluster does not admit its pod".to_owned()
         }
         403 => "the cluster does not admit its pod".to_owned(),

@@ -208,7 +208,7 @@ impl World {
             && let Some(entry) = self.table.get(found.launched.instance)
         {
             let text = "a leader before this one made its pod".to_owned();
-            let _ = entry.inbox.try_send(Input::AgentWarns(text));
+            let _ = entry.inbox.try_send(Input::Warns(text));
         }
     }
 

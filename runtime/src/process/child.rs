@@ -5,7 +5,6 @@
 //! with the executor, the group is killed at once.
 
 use std::{
-    os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -24,7 +23,9 @@ use tokio::{
 
 use super::{
     brood::{Brood, Counted},
+    ending::report,
     group::Group,
+    memory::Kills,
     output::{Sink, Tail, capture},
     plan::{Plan, not_started},
     records::{self, ChildRecord, RecordFile},
@@ -128,6 +129,7 @@ pub(crate) fn spawn(
         tail,
         capturing,
         ending,
+        kills: Kills::so_far(),
     };
     tokio::spawn(async move {
         let report = keeper.keep().await;
@@ -221,6 +223,8 @@ struct Keeper {
     tail: Arc<Tail>,
     capturing: JoinSet<()>,
     ending: watch::Receiver<Option<Instant>>,
+    /// When it was spawned.
+    kills: Kills,
 }
 
 impl Keeper {
@@ -246,7 +250,8 @@ impl Keeper {
         let drained = async { while self.capturing.join_next().await.is_some() {} };
         // What is still held open belongs to a process outside the group: not our child's words any more.
         let _ = timeout(LAST_WORDS, drained).await;
-        report(status, told.is_some(), self.tail.lines())
+        let hungry = self.kills.again();
+        report(status, (told.is_some(), hungry), self.tail.lines())
     }
 
     /// Waits for the leader, carrying out the wish to end it; gives that wish's deadline.
@@ -273,48 +278,6 @@ impl Keeper {
             }
         }
     }
-}
-
-fn report(status: Option<ExitStatus>, told: bool, stderr_tail: Vec<String>) -> ExitReport {
-    let code = status.and_then(|status| status.code());
-    let signal = status.and_then(|status| status.signal());
-    ExitReport {
-        code,
-        signal,
-        stderr_tail,
-        summary: summary(code, signal, told),
-    }
-}
-
-fn summary(code: Option<i32>, signal: Option<i32>, told: bool) -> String {
-    let how = match (code, signal) {
-        (Some(code), _) => format!("exited with code {code}"),
-        (None, Some(signal)) => format!("was killed by {}", signal_name(signal)),
-        (None, None) => "ended".to_owned(),
-    };
-    if told {
-        format!("it was told to end and {how}")
-    } else {
-        format!("it {how}")
-    }
-}
-
-fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        14 => "SIGALRM",
-        15 => "SIGTERM",
-        other => return format!("signal {other}"),
-    };
-    format!("signal {signal} ({name})")
 }
 
 impl Process {
@@ -354,24 +317,5 @@ impl ChildControl for Process {
     async fn kill(&self, grace: Duration) -> ExitReport {
         self.end_by(Instant::now() + grace);
         self.exited().await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_summary_says_how_it_ended_and_whether_it_was_told_to() {
-        assert_eq!(summary(Some(3), None, false), "it exited with code 3");
-        assert_eq!(
-            summary(None, Some(9), false),
-            "it was killed by signal 9 (SIGKILL)"
-        );
-        assert_eq!(
-            summary(Some(0), None, true),
-            "it was told to end and exited with code 0"
-        );
-        assert_eq!(summary(None, Some(42), false), "it was killed by signal 42");
     }
 }

@@ -256,6 +256,24 @@ async fn a_server_that_exits_probed_or_not_has_crashed_and_is_not_taken_for_lega
     );
 }
 
+/// It has found out from the instance before this one.
+#[tokio::test(start_paused = true)]
+async fn a_modern_client_in_the_middle_of_its_work_waits_for_a_server_that_is_slow_to_start() {
+    let (rig, mut kids) = kids().await;
+    let mut kid = kids.recv().await.unwrap();
+    let slow = async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        kid.answers(json!({"supportedVersions": ["2026-07-28"]}))
+            .await;
+        kid.answers(json!({"content": []})).await;
+        kid
+    };
+    let body = modern_call(json!("r"), "x", json!({}));
+    let (reply, _kid) = tokio::join!(rig.modern("", &body), slow);
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(reply.json().await["id"], "r");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_modern_client_that_reads_nothing_cannot_hold_others_up() {
     let (rig, mut kids) = kids().await;

@@ -66,6 +66,21 @@ async fn a_crash_loop_backs_off_and_says_when_it_is_tried_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_works_ends_the_row_of_failures() {
+    let bench = Bench::new(policy(Isolation::Tenant));
+    let dies = Script::Dies(Duration::from_millis(10));
+    bench.script([dies.clone(), dies, Script::default()]);
+    bench.claim(Purpose::Exchange).await.unwrap_err();
+    let in_a_row = async || {
+        let status = bench.scaler.status().await;
+        status.backends[0].last_failure.as_ref().unwrap().in_a_row
+    };
+    assert_eq!(in_a_row().await, 2);
+    bench.claim(Purpose::Exchange).await.unwrap();
+    assert_eq!(in_a_row().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_never_listens_is_ended_at_its_start_timeout() {
     let bench = Bench::new(ScalingPolicy {
         start_timeout: Duration::from_secs(20),

@@ -2,7 +2,11 @@
 //!
 //! Invariant: the namespace goes with the test, whatever became of it.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::{
@@ -101,11 +105,31 @@ impl Space {
 
     /// A gateway on this machine whose servers run here as pods.
     pub(crate) async fn gateway(&self, backends: &[Backend], arguments: &[&str]) -> Gateway {
+        let at = (self.name.as_str(), self.kubeconfig.as_path());
+        self.gateway_at(at, backends, arguments).await
+    }
+
+    /// The same whose servers run in another namespace, or that comes with another kubeconfig.
+    pub(crate) async fn gateway_at(
+        &self,
+        (namespace, kubeconfig): (&str, &Path),
+        backends: &[Backend],
+        arguments: &[&str],
+    ) -> Gateway {
+        let mut all = self.arguments(namespace);
+        all.extend(arguments.iter().map(ToString::to_string));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let kubeconfig = kubeconfig.to_str().expect("a readable path");
+        Gateway::start_in(backends, &all, &[("KUBECONFIG", kubeconfig)]).await
+    }
+
+    /// What `serve` is told so that its servers run as pods in a namespace.
+    pub(crate) fn arguments(&self, namespace: &str) -> Vec<String> {
         let home = format!("{}:0", self.node);
-        let mut all = vec![
+        [
             "--kubernetes",
             "--namespace",
-            &self.name,
+            namespace,
             "--installation",
             "test",
             "--home-listen",
@@ -114,10 +138,9 @@ impl Space {
             &home,
             "--agent-image",
             AGENT,
-        ];
-        all.extend_from_slice(arguments);
-        let kubeconfig = self.kubeconfig.to_str().expect("a readable path");
-        Gateway::start_in(backends, &all, &[("KUBECONFIG", kubeconfig)]).await
+        ]
+        .map(str::to_owned)
+        .into()
     }
 
     /// The pods here that are not being deleted, by name, each with its phase.
@@ -170,6 +193,8 @@ impl Drop for Space {
                 .build()
                 .expect("a runtime");
             runtime.block_on(async move {
+                Self::let_go(client.clone(), &name).await;
+                Self::forget_rules(client.clone(), &name).await;
                 let all: Api<Namespace> = Api::all(client);
                 drop(all.delete(&name, &DeleteParams::default()).await);
             });

@@ -15,14 +15,22 @@ use crate::bridge::{
 
 /// How long a child may take to answer the probe. SDK clients give up after 10 s and open with `initialize`.
 const PROBE_PATIENCE: Duration = Duration::from_secs(8);
+/// The same for whoever knows the era already, perhaps from a pod before this one: a client that asks for anything but
+/// `server/discover` has no handshake to fall back to, and a server that is slow to start is not a legacy one.
+const KNOWN_PATIENCE: Duration = Duration::from_secs(45);
 
 impl Shared {
     /// The child for the modern exchanges of an owner, known to speak that era.
     pub(in crate::bridge) async fn modern(
         self: &Arc<Self>,
         owner: &str,
-        requested: Option<&str>,
+        message: &Message<'_>,
     ) -> Result<Arc<Worker>, Refusal> {
+        let requested = message.version();
+        let patience = match message.method() {
+            "server/discover" => PROBE_PATIENCE,
+            _ => KNOWN_PATIENCE.min(self.config.start_timeout),
+        };
         let legacy = || self.eras(|e| e.legacy_only(requested));
         if self.eras(|e| e.modern()) == Some(false) {
             return Err(legacy());
@@ -57,7 +65,7 @@ impl Shared {
             worker.set_probing(false);
             return Ok(worker);
         }
-        match self.probe(&worker).await {
+        match self.probe(&worker, patience).await {
             Some(Ok(Verdict::Modern)) => Ok(worker),
             Some(Ok(Verdict::Legacy)) => {
                 slot.take();
@@ -73,7 +81,11 @@ impl Shared {
     }
 
     /// Asks a child which era it speaks. `None`: it does not say.
-    async fn probe(self: &Arc<Self>, worker: &Arc<Worker>) -> Option<Result<Verdict, Refusal>> {
+    async fn probe(
+        self: &Arc<Self>,
+        worker: &Arc<Worker>,
+        patience: Duration,
+    ) -> Option<Result<Verdict, Refusal>> {
         let since = Instant::now();
         worker.set_probing(true);
         let probe = Message::parse(PROBE).ok()?;
@@ -81,7 +93,7 @@ impl Shared {
             let mut waiting = worker.post(&[probe]).await.ok()??;
             waiting.rx.recv().await
         };
-        match timeout(PROBE_PATIENCE, answer).await {
+        match timeout(patience, answer).await {
             Err(_silent) => None,
             Ok(Some(piece)) => {
                 let message = Message::parse(&piece.text).ok()?;

@@ -203,7 +203,7 @@ async fn a_token_is_good_once() {
 #[tokio::test]
 async fn a_stranger_learns_nothing_and_is_counted() {
     let bench = Bench::new().await;
-    let (_entry, _inbox, token) = bench.pod("time-1", UID);
+    let (_entry, mut inbox, token) = bench.pod("time-1", UID);
     let (_entry, _inbox, others) = bench.pod("time-2", OTHER_UID);
     let key = HomeKey::random();
     for (hello, why) in [
@@ -233,6 +233,10 @@ async fn a_stranger_learns_nothing_and_is_counted() {
         assert_eq!(refused.code(), Code::Unauthenticated, "{why:?}");
         assert_eq!(bench.counted(why), before + 1, "{why:?}");
     }
+    let Some(Input::Warns(text)) = inbox.recv().await else {
+        panic!("the pod in whose name it was is not told of");
+    };
+    assert!(text.contains("without its token"), "{text}");
     // None of that has spent the token of the pod itself.
     bench.call(with_token("time-1", UID, &token)).await.unwrap();
 }

@@ -200,7 +200,7 @@ fn input() -> impl Strategy<Value = Input> {
         Just(Input::AgentRuns),
         Just(Input::Serves(endpoint())),
         Just(Input::AgentExited(ExitReport::default())),
-        Just(Input::AgentWarns("w".into())),
+        Just(Input::Warns("w".into())),
         Just(Input::NotYet("n".into())),
         Just(Input::Terminate(GRACE)),
         Just(Input::LaunchDeadline),
