@@ -2,12 +2,17 @@
 
 mod roles;
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use roles::Roles;
+use tokio::time::Instant;
 
 use crate::{
     documents::BINARY,
+    gateway::PATIENCE,
     pods::{
         cluster::{EMBEDDED, space},
         count, demo,
@@ -67,7 +72,8 @@ async fn an_activator_that_knows_no_leader_says_so_and_lets_nobody_wait_longer_t
     assert!(made.expect("secrets can be made").success());
     let document = demo("demo", "streamable-http").policy("holdTimeout", "1s");
     fs::write(path("backends.yaml"), document.document()).expect("a document");
-    let mut activator = Command::new(BINARY)
+    let mut activator = tokio::process::Command::new(BINARY)
+        .kill_on_drop(true)
         .arg("activator")
         .arg("--secrets")
         .arg(path("secrets"))
@@ -78,15 +84,18 @@ async fn an_activator_that_knows_no_leader_says_so_and_lets_nobody_wait_longer_t
         // Port 1 of loopback: nobody listens there.
         .args(["--scaler", "127.0.0.1:1", "--listen", "127.0.0.1:0"])
         .args(["--admin-listen", "127.0.0.1:0", "--shutdown-timeout", "1s"])
+        .stdout(Stdio::null())
         .stderr(fs::File::create(path("log")).expect("a log file"))
         .spawn()
         .expect("an activator");
+    let give_up = Instant::now() + PATIENCE;
     let ready = loop {
         let text = fs::read(path("ready.json")).unwrap_or_default();
         if let Ok(ready) = serde_json::from_slice::<serde_json::Value>(&text) {
             break ready;
         }
         assert_eq!(activator.try_wait().expect("its state"), None, "it ended");
+        assert!(Instant::now() < give_up, "it is not ready");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     };
     let http = wire::http();
@@ -104,6 +113,5 @@ async fn an_activator_that_knows_no_leader_says_so_and_lets_nobody_wait_longer_t
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(!refused.header("retry-after").is_empty());
     assert_eq!(refused.json()["id"], 7);
-    activator.kill().expect("it can be ended");
-    activator.wait().expect("it has ended");
+    activator.kill().await.expect("it can be ended");
 }

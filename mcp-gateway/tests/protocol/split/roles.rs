@@ -116,7 +116,14 @@ impl Drop for Role {
             // It may be gone already.
             let _ = kill_process(pid, Signal::TERM);
         }
-        let _ = self.child.wait();
+        for _ in 0..3_000 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
