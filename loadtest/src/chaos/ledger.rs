@@ -235,11 +235,16 @@ pub fn accounts(seen: &Seen) -> Vec<Account> {
         account.orphaned = mark.orphaned;
     }
     let kills: Vec<&Kill> = seen.marks.iter().flat_map(|mark| &mark.kills).collect();
+    // A call that waited for its session's revival ran elsewhere than its client knew.
+    let ran = seen.heard.iter().map(|one| (one.id, one.instance.as_str()));
+    let ran: HashMap<u64, &str> = ran.collect();
     let place = |at: Micros| seen.marks.partition_point(|mark| mark.begun <= at);
     for call in &seen.calls {
         let at = place(call.ended);
         let since = at.checked_sub(1).map(|mark| seen.marks[mark].begun);
-        enter(&mut accounts[at], call, &kills, since);
+        let place = ran.get(&call.id).copied().or(call.instance.as_deref());
+        let excused = kills.iter().any(|kill| excuses(kill, call, place));
+        enter(&mut accounts[at], call, excused, since);
     }
     for trouble in &seen.troubles {
         let dead = |kill: &&Kill| {
@@ -270,7 +275,7 @@ pub fn accounts(seen: &Seen) -> Vec<Account> {
     accounts
 }
 
-fn enter(account: &mut Account, call: &Call, kills: &[&Kill], fault: Option<Micros>) {
+fn enter(account: &mut Account, call: &Call, excused: bool, fault: Option<Micros>) {
     account.calls += 1;
     account.cold += usize::from(call.kind == Kind::Cold);
     let took = call.ended.saturating_sub(call.begun + call.asked);
@@ -282,7 +287,7 @@ fn enter(account: &mut Account, call: &Call, kills: &[&Kill], fault: Option<Micr
             account.turned += usize::from(call.turned > 0);
             true
         }
-        Outcome::Failed { .. } if kills.iter().any(|kill| excuses(kill, call)) => {
+        Outcome::Failed { .. } if excused => {
             account.in_flight += 1;
             false
         }
@@ -308,16 +313,14 @@ fn enter(account: &mut Account, call: &Call, kills: &[&Kill], fault: Option<Micr
 }
 
 /// Whether what became of a call may be the killed process's own end.
-fn excuses(kill: &Kill, call: &Call) -> bool {
+fn excuses(kill: &Kill, call: &Call, place: Option<&str>) -> bool {
     let Outcome::Failed { failure, .. } = &call.outcome else {
         return false;
     };
     let during = call.sent <= kill.to && kill.from <= call.ended;
     let by = match (&kill.victim, failure) {
         (Victim::Activator(activator), Failure::Broken) => *activator == call.activator,
-        (Victim::Instance(instance), Failure::InstanceLost) => {
-            call.instance.as_ref() == Some(instance)
-        }
+        (Victim::Instance(instance), Failure::InstanceLost) => place == Some(instance),
         (Victim::Activator(_), Failure::InstanceLost)
         | (Victim::Instance(_), Failure::Broken)
         | (_, Failure::SessionGone | Failure::Refused | Failure::Silent) => false,

@@ -98,6 +98,17 @@ fn only_what_was_in_flight_inside_the_killed_process_is_excused() {
 }
 
 #[test]
+fn a_call_that_waited_for_a_revival_is_excused_where_it_ran() {
+    let victim = Some(Victim::Instance("pod-2".to_owned()));
+    let calls = vec![failed(1, (90, 120), Failure::InstanceLost)];
+    let mut seen = seen(calls, vec![mark(100, victim)]);
+    assert_eq!(accounts(&seen)[1].lost, 1, "as far as its client knew");
+    seen.heard.push(testimony(1, "a", "pod-2", "2"));
+    let account = &accounts(&seen)[1];
+    assert_eq!((account.lost, account.in_flight), (0, 1));
+}
+
+#[test]
 fn a_session_that_is_gone_is_never_excused() {
     let victim = Some(Victim::Instance("pod-1".to_owned()));
     let calls = vec![failed(1, (90, 120), Failure::SessionGone)];
