@@ -8,12 +8,15 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     documents::Backend,
     gateway::{Gateway, PATIENCE},
+    roles::Installation,
     tools::{self, Tools},
+    wire::{self, Peer},
 };
 
 /// Nobody else takes it: it is below the range from which the system serves `bind(0)` and outgoing connections, and the
@@ -186,4 +189,122 @@ async fn every_check_of_both_revisions_is_the_same_from_zero() {
         starts >= 80,
         "only {starts} starts: not every scenario began at zero"
     );
+}
+
+/// The fixture in pods.
+fn in_pods(name: &str, idle: &str) -> Backend {
+    Backend::image(name, "streamable-http", "localhost/mcp-python:dev")
+        .spec("command", json!(["python3", "/app/fixture.py"]))
+        .policy("isolation", "tenant")
+        .policy("idleTimeout", idle)
+}
+
+/// How many pods were started by whichever autoscalers there are.
+async fn starts(installed: &Installation) -> u64 {
+    let label = "app.kubernetes.io/component=autoscaler";
+    let mut sum = 0;
+    for pod in installed.pods(&installed.system, label).await {
+        let ip = pod.status.and_then(|status| status.pod_ip);
+        let url = format!("http://{}:9090/metrics", ip.expect("an address"));
+        let page = wire::get(&wire::http(), &url, &[]).await;
+        let page = String::from_utf8_lossy(&page.body).into_owned();
+        let lines = page
+            .lines()
+            .filter(|line| line.starts_with("mcp_gateway_starts"));
+        let counts = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+        sum += counts.sum::<u64>();
+    }
+    sum
+}
+
+/// What of the suite is run from zero in pods each time: what keeps something between two requests or has a stream, of the
+/// revision whose client waits as long as a pod may need on a busy machine (that of 2026-07-28 gives up after 10 s, or one).
+/// `MCP_GATEWAY_TEST_FULL=1` runs all of it.
+const FROM_ZERO: [&str; 7] = [
+    "server-sse-multiple-streams",
+    "server-sse-polling",
+    "resources-subscribe",
+    "tools-call-elicitation",
+    "tools-call-sampling",
+    "tools-call-with-logging",
+    "tools-call-with-progress",
+];
+/// The revision of [`FROM_ZERO`].
+const PATIENT: [&str; 2] = ["--requirements", "2025-11-25"];
+
+/// Any activator may get any request: what one knows of a session, the other must know too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_check_is_the_same_from_pods_through_two_activators_and_two_autoscalers() {
+    let Some(tools) = tools::installed("conformance, roles") else {
+        return;
+    };
+    let _turn = tools::turn(tools::Share::Whole).await;
+    let Some(installed) = Installation::roles("conformance, roles").await else {
+        return;
+    };
+    let names: Vec<String> = (0..COLD_BACKENDS).map(|n| format!("cold-{n}")).collect();
+    let mut backends: Vec<Backend> = names.iter().map(|name| in_pods(name, IDLE)).collect();
+    backends.push(in_pods("warm", "10m"));
+    installed.apply(&backends).await;
+    let (spread, address) = installed.spread().await;
+    let url = |name: &str| format!("http://{address}/adapters/{name}/mcp");
+
+    warm_in_pods(tools, &url("warm")).await;
+    assert_eq!(
+        starts(&installed).await,
+        1,
+        "a warm run is served by one pod"
+    );
+    let urls: Vec<String> = names.iter().map(|name| url(name)).collect();
+    let runs = from_zero_in_pods(tools, &installed, &urls).await;
+    let started = starts(&installed).await - 1;
+    let counts = spread.counts();
+    println!("requests by activator: {counts:?}; pods from zero: {started} for {runs} scenarios");
+    assert!(
+        started + 3 >= runs,
+        "only {started} starts for {runs} scenarios: not each began at zero"
+    );
+    let fewest = counts.iter().min().copied().unwrap_or_default();
+    let all: u64 = counts.iter().sum();
+    assert!(fewest * 3 > all, "not spread evenly: {counts:?}");
+    installed.uninstall().await;
+}
+
+async fn warm_in_pods(tools: &Tools, url: &str) {
+    // The suite's patience is for servers that run.
+    Peer::connect(url, "warm").await.expect("it starts");
+    let out = results().join("roles-warm");
+    same_as_direct(tools, &["run", "--url", url, "--out", text(&out)], &out).await;
+}
+
+/// How many scenarios were run, each from zero.
+async fn from_zero_in_pods(tools: &Tools, installed: &Installation, urls: &[String]) -> u64 {
+    let full = std::env::var("MCP_GATEWAY_TEST_FULL").is_ok_and(|value| value == "1");
+    let some: Vec<&str> = match full {
+        true => Vec::new(),
+        false => FROM_ZERO
+            .iter()
+            .flat_map(|name| ["--scenario", name])
+            .chain(PATIENT)
+            .collect(),
+    };
+    let out = results().join("roles-cold");
+    let before = installed.before_each();
+    let mut run = vec!["run", "--cold", "--workers", "2", "--out", text(&out)];
+    run.extend(["--before", &before, "--timeout", "120000"]);
+    run.extend(urls.iter().flat_map(|url| ["--url", url]));
+    run.extend(&some);
+    let direct = direct(tools).await;
+    let ran = conformance(tools, &run).await;
+    assert!(ran.0, "{}", ran.1);
+    let mut compare = vec!["compare", text(&direct), text(&out)];
+    compare.extend(&some);
+    let compared = conformance(tools, &compare).await;
+    assert!(compared.0, "{}", compared.1);
+    let counted = ran
+        .1
+        .lines()
+        .find_map(|line| line.split_once(" scenarios in "));
+    let counted = counted.and_then(|(count, _)| count.parse().ok());
+    counted.expect("the suite says how many scenarios it ran")
 }

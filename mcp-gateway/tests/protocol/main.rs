@@ -17,6 +17,7 @@ mod gateway;
 mod hammer;
 mod pods;
 mod rmcp_client;
+mod roles;
 mod split;
 mod sse;
 mod tools;
