@@ -106,10 +106,8 @@ impl Space {
     /// # Errors
     /// The API server refuses it.
     pub async fn backend(&self, name: &str, spec: &Value) -> anyhow::Result<()> {
-        let kind = GroupVersionKind::gvk("mcp-gateway.dev", "v1alpha1", "McpBackend");
-        let resource = ApiResource::from_gvk(&kind);
         let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &self.name, &resource);
+            Api::namespaced_with(self.client.clone(), &self.name, &backends());
         let object = serde_json::from_value(json!({
             "apiVersion": "mcp-gateway.dev/v1alpha1",
             "kind": "McpBackend",
@@ -241,6 +239,22 @@ async fn definitions(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Lets backends go whose gateway is no more: they would hold the namespace for ever.
+async fn release(client: Client, namespace: &str) -> anyhow::Result<()> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &backends());
+    let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    for backend in api.list(&ListParams::default()).await? {
+        let name = backend.name_any();
+        api.patch(&name, &PatchParams::default(), &none).await?;
+    }
+    Ok(())
+}
+
+fn backends() -> ApiResource {
+    let kind = GroupVersionKind::gvk("mcp-gateway.dev", "v1alpha1", "McpBackend");
+    ApiResource::from_gvk(&kind)
+}
+
 impl Drop for Space {
     fn drop(&mut self) {
         let (kubeconfig, name) = (self.kubeconfig.clone(), self.name.clone());
@@ -250,9 +264,10 @@ impl Drop for Space {
                 .enable_all()
                 .build()?;
             runtime.block_on(async move {
-                let all: Api<Namespace> = Api::all(connect(&kubeconfig).await?);
+                let client = connect(&kubeconfig).await?;
+                let all: Api<Namespace> = Api::all(client.clone());
                 all.delete(&name, &DeleteParams::default()).await?;
-                anyhow::Ok(())
+                release(client, &name).await
             })
         });
         drop(gone.join());
