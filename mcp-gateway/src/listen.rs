@@ -23,6 +23,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod wakes;
+
+use wakes::within;
+
 /// How long a request's head may take to arrive, and a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest head of a request, in bytes: room for the longest session id and for tokens that name a hundred groups.
@@ -112,7 +116,7 @@ impl Listener {
             tokio::spawn(async move {
                 let _permit = permit;
                 // A broken connection is the client's affair, and every exchange has told its own story.
-                let _ = cut.run_until_cancelled(watched).await;
+                let _ = cut.run_until_cancelled(within(watched)).await;
             });
         }
         drop(self.socket);
