@@ -108,10 +108,19 @@ impl Known {
     }
 }
 
+/// The pods here, once their addresses are known: a server serves before the kubelet has said where.
 async fn pods(space: &Space) -> Vec<Known> {
     let pods: Api<Pod> = Api::namespaced(space.client.clone(), &space.name);
-    let pods = pods.list(&ListParams::default()).await.expect("the pods");
-    pods.items.iter().map(Known::of).collect()
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let all = pods.list(&ListParams::default()).await.expect("the pods");
+        let known: Vec<Known> = all.items.iter().map(Known::of).collect();
+        if known.iter().all(|pod| !pod.ip.is_empty()) {
+            return known;
+        }
+        assert!(Instant::now() < give_up, "a pod has no address");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// What `/metrics` counts of refused calls for this reason.
