@@ -69,18 +69,26 @@ impl Client {
     /// # Errors
     /// The connection broke or the answer is no result.
     pub async fn initialize(&mut self) -> anyhow::Result<()> {
+        self.open().await.map(drop)
+    }
+
+    /// [`Client::initialize`], with the answer's headers.
+    ///
+    /// # Errors
+    /// The connection broke or the answer is no result.
+    pub async fn open(&mut self) -> anyhow::Result<HeaderMap> {
         let body = Bytes::from_static(
             br#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"mcp-gateway-loadtest","version":"0"}}}"#,
         );
         let answer = self.send(Method::POST, body).await?;
-        let session = answer.headers().get(SESSION).cloned();
+        let headers = answer.headers().clone();
         read_result(answer).await.context("initialize")?;
-        if let Some(session) = session {
-            self.headers.insert(SESSION, session);
+        if let Some(session) = headers.get(SESSION) {
+            self.headers.insert(SESSION, session.clone());
         }
         self.headers
             .insert(REVISION_HEADER, HeaderValue::from_static(REVISION));
-        Ok(())
+        Ok(headers)
     }
 
     /// Forgets the session without ending it: the next [`Client::initialize`] opens

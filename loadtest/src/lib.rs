@@ -11,6 +11,8 @@
 //! warm      closed loop of tools/call, targets in turn         -> section
 //! cold      first request to first answer, against by hand      -> section
 //! sessions  what a live session costs that nobody uses          -> section
+//! pods      cold starts of pods on a cluster, every road in turn -> section
+//! phases    where the time of a cold start went; pure
 //! process   CPU time and resident memory, from /proc
 //! spread    a proxy that sends each request to one of several upstreams, at random
 //! chaos     kills under open-loop load on a cluster: what was lost, and whose fault
@@ -22,13 +24,16 @@
 //! ```
 //!
 //! Nothing here starts or configures the gateway, nginx or a server that is
-//! measured warm: the script `loadtest/compare` does. Only [`chaos`] starts a gateway,
-//! since it must be able to kill it.
+//! measured warm: the script `loadtest/compare` does. Only [`chaos`] and [`pods`]
+//! start gateways: the one must be able to kill them, the other to give them a
+//! namespace of their own.
 
 pub mod chaos;
 pub mod client;
 pub mod cold;
 pub mod lean;
+pub mod phases;
+pub mod pods;
 pub mod process;
 pub mod report;
 pub mod section;

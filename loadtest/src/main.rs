@@ -1,6 +1,8 @@
 //! `mcp-gateway-loadtest`: measure, then report. Each measurement writes one
 //! section; `report` turns any number of them into tables and drawings.
 
+mod on_pods;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +25,10 @@ enum Cli {
     Warm(WarmArgs),
     /// First request to first answer, through the gateway and by hand in turn.
     Cold(ColdArgs),
+    /// Cold starts of pods on the cluster of $KUBECONFIG, every road in turn.
+    ColdPods(on_pods::ColdPodsArgs),
+    /// Many cold sessions at once against as many bare pods.
+    BurstPods(on_pods::BurstPodsArgs),
     /// What live sessions cost that nobody uses.
     Sessions(SessionsArgs),
     /// Resident memory of processes now.
@@ -223,6 +229,8 @@ async fn main() -> anyhow::Result<()> {
                 &Section::Sessions(sessions::run(&options).await?),
             )
         }
+        Cli::ColdPods(args) => on_pods::cold(args).await,
+        Cli::BurstPods(args) => on_pods::burst(args).await,
         Cli::Memory(args) => write_section(
             &args.out,
             &Section::Memory(at_rest(args.title, &args.pids)?),

@@ -4,6 +4,8 @@
 //! moment of the machine moves both sides of a ratio and not the ratio.
 
 mod markdown;
+mod pods;
+mod stacked;
 mod svg;
 
 use rand::SeedableRng as _;
@@ -15,6 +17,7 @@ use crate::section::{AtRest, Cold, ColdPair, Round, Rounds, Section, Sessions, W
 use crate::stats::{Interval, bootstrap, median, quantile};
 
 pub use markdown::markdown;
+pub use pods::{BurstFigures, PodFigures, PodRow};
 pub use svg::svg;
 
 /// Seed of the resampling: the same sections always give the same report.
@@ -44,6 +47,10 @@ pub enum Figures {
     Sessions(Sessions),
     /// Of memory.
     Memory(AtRest),
+    /// Of cold starts in pods.
+    Pods(PodFigures),
+    /// Of many pods at once.
+    Burst(BurstFigures),
 }
 
 /// Figures of a closed loop.
@@ -130,6 +137,8 @@ pub fn report(sections: Vec<Section>, notes: Vec<String>) -> Report {
             Section::Cold(cold) => Figures::Cold(cold_figures(cold)),
             Section::Sessions(sessions) => Figures::Sessions(sessions.clone()),
             Section::Memory(memory) => Figures::Memory(memory.clone()),
+            Section::Pods(starts) => Figures::Pods(pods::pod_figures(starts)),
+            Section::Burst(burst) => Figures::Burst(pods::burst_figures(burst)),
         })
         .collect();
     Report {

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::phases::Part;
+use crate::pods::road::Road;
 use crate::process::Memory;
 
 /// One measurement.
@@ -17,6 +19,10 @@ pub enum Section {
     Sessions(Sessions),
     /// Memory at one moment.
     Memory(AtRest),
+    /// Cold starts of pods, on several roads.
+    Pods(PodStarts),
+    /// Many pods at once.
+    Burst(Burst),
 }
 
 /// Rounds of every target, taken in turn.
@@ -104,4 +110,58 @@ pub struct Sessions {
     pub before: Memory,
     /// After the last.
     pub after: Memory,
+}
+
+/// Cold starts of pods, in rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStarts {
+    /// What was started where.
+    pub title: String,
+    /// What ran next to each other is in one round.
+    pub rounds: Vec<PodRound>,
+}
+
+/// One start on each road, in the order they ran.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodRound {
+    /// At most one for each road.
+    pub starts: Vec<PodStart>,
+}
+
+/// One cold start of a pod, in milliseconds from the request or the create call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStart {
+    /// How.
+    pub road: Road,
+    /// Until the complete first answer; of the floor until the server accepted.
+    pub total_millis: f64,
+    /// Until the server accepted, as it stamped itself inside the pod.
+    pub accepts_millis: Option<f64>,
+    /// Where the total went, in order.
+    pub parts: Vec<Part>,
+}
+
+/// Many cold starts at once, through the gateway and as bare pods.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Burst {
+    /// What was started where.
+    pub title: String,
+    /// How many at once.
+    pub pods: usize,
+    /// Both ways, next to each other.
+    pub rounds: Vec<BurstRound>,
+}
+
+/// A burst each way, in milliseconds until the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BurstRound {
+    /// Until the last bare pod's server accepted.
+    pub bare_millis: f64,
+    /// Until the last session was answered through the gateway.
+    pub gateway_millis: f64,
 }

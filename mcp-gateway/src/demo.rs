@@ -4,15 +4,20 @@
 //! It speaks every revision its SDK speaks, on stdio or on streamable HTTP, and
 //! is started by the gateway exactly as anybody else's server would be.
 //!
+//! The moment from which it can be spoken to is its one line on standard error, so
+//! that whoever measures a cold start need not guess it from outside.
+//!
 //! It never listens off loopback unless `$HOST` says so, keeps nothing on disk,
 //! and knows nothing of the gateway: nothing here may use another module of this
 //! crate.
 
 mod tools;
 
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -51,6 +56,7 @@ pub(crate) async fn run(transport: Transport) -> anyhow::Result<()> {
 
 async fn serve_stdio() -> anyhow::Result<()> {
     let server = DemoServer::new(Arc::new(AtomicU64::new(0)));
+    say_since("reads standard input");
     let running = server
         .serve(rmcp::transport::io::stdio_pipes())
         .await
@@ -66,12 +72,28 @@ async fn serve_http((host, port): (IpAddr, u16)) -> anyhow::Result<()> {
     let listener = TcpListener::bind((host, port))
         .await
         .with_context(|| format!("the demo server cannot listen on {host}:{port}"))?;
-    tracing::info!(address = %listener.local_addr()?, "demo server listens");
+    // The kernel accepts from here on, whatever this process is busy with.
+    say_since(&format!("accepts at {}", listener.local_addr()?));
 
     let stop = CancellationToken::new();
     let served = axum::serve(NoDelay(listener), router(host, stop.clone()))
         .with_graceful_shutdown(stopped(stop.clone()));
     served.await.context("the demo server stopped serving")
+}
+
+/// Says what it does from now on, with the time on the host's clock: Unix seconds,
+/// to the nanosecond.
+fn say_since(what: &str) {
+    let now = SystemTime::now();
+    let since = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let (seconds, nanos) = (since.as_secs(), since.subsec_nanos());
+    // A server whose standard error is closed serves all the same.
+    let _ = writeln!(
+        std::io::stderr(),
+        "demo server: {what} since {seconds}.{nanos:09}"
+    );
 }
 
 /// `/mcp` and `/healthz`. What modern exchanges count is shared by all of them:

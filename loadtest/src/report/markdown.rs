@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{ColdFigures, Comparison, Figures, Report, WarmFigures, WarmRow, memory_row};
+use super::{
+    BurstFigures, ColdFigures, Comparison, Figures, PodFigures, PodRow, Report, WarmFigures,
+    WarmRow, memory_row,
+};
 use crate::section::{AtRest, Sessions};
 use crate::stats::Interval;
 
@@ -29,6 +32,8 @@ fn write(report: &Report, text: &mut String) -> fmt::Result {
             Figures::Cold(cold) => write_cold(cold, text)?,
             Figures::Sessions(sessions) => write_sessions(sessions, text)?,
             Figures::Memory(memory) => write_memory(memory, text)?,
+            Figures::Pods(pods) => write_pods(pods, text)?,
+            Figures::Burst(burst) => write_burst(burst, text)?,
         }
     }
     Ok(())
@@ -134,6 +139,65 @@ fn write_sessions(sessions: &Sessions, text: &mut String) -> fmt::Result {
         sessions.count,
         sessions.seconds,
         grown as f64 / sessions.count.max(1) as f64
+    )
+}
+
+fn write_pods(pods: &PodFigures, text: &mut String) -> fmt::Result {
+    writeln!(text, "\n## {}\n", pods.title)?;
+    writeln!(
+        text,
+        "| road | n | p50 ms | p90 ms | × floor | goal | × Deployment | added ms | after the server accepts, ms |"
+    )?;
+    writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
+    for row in &pods.rows {
+        write_pod_row(row, text)?;
+    }
+    writeln!(text, "\nWhere it goes, ms, means of the middle half:\n")?;
+    for row in &pods.rows {
+        let parts: Vec<String> = row
+            .parts
+            .iter()
+            .map(|part| format!("{} {:.1}", part.phase.label(), part.millis))
+            .collect();
+        writeln!(text, "- {}: {}", row.road.label(), parts.join(", "))?;
+    }
+    Ok(())
+}
+
+fn write_pod_row(row: &PodRow, text: &mut String) -> fmt::Result {
+    let optional = |figure: &Option<Interval>, places| {
+        figure
+            .as_ref()
+            .map_or_else(|| "–".to_owned(), |figure| digits(figure, places))
+    };
+    let goal = row
+        .road
+        .goal()
+        .map_or_else(|| "–".to_owned(), |goal| format!("≤ {goal}"));
+    writeln!(
+        text,
+        "| {} | {} | {} | {} | {} | {goal} | {} | {} | {} |",
+        row.road.label(),
+        row.samples,
+        digits(&row.p50, 0),
+        digits(&row.p90, 0),
+        optional(&row.to_floor, 2),
+        optional(&row.to_deployment, 2),
+        optional(&row.added, 0),
+        optional(&row.after_accept, 1)
+    )
+}
+
+fn write_burst(burst: &BurstFigures, text: &mut String) -> fmt::Result {
+    writeln!(text, "\n## {}\n", burst.title)?;
+    writeln!(
+        text,
+        "{} at once, {} rounds; until the last, ms: bare pods {}, sessions through the gateway {}; ratio {}.",
+        burst.pods,
+        burst.rounds,
+        digits(&burst.bare, 0),
+        digits(&burst.gateway, 0),
+        digits(&burst.ratio, 2)
     )
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Figures, Report, memory_row};
+use super::{Figures, Report, memory_row, stacked};
 use crate::stats::Interval;
 
 const WIDTH: f64 = 860.0;
@@ -14,7 +14,7 @@ const ROW: f64 = 24.0;
 /// The same name has the same colour in every panel.
 fn colour(name: &str) -> &'static str {
     match name {
-        "direct" | "by hand" => "#8a8f98",
+        "direct" | "by hand" | "bare pods" => "#8a8f98",
         "gateway" => "#2f6fdb",
         "nginx" => "#d98324",
         _ => "#3a9d5d",
@@ -31,12 +31,23 @@ struct Panel {
 /// The whole report.
 #[must_use]
 pub fn svg(report: &Report) -> String {
-    let panels: Vec<Panel> = report.figures.iter().flat_map(panels).collect();
-    let height: f64 = 20.0 + panels.iter().map(height).sum::<f64>();
+    let height: f64 = 20.0 + report.figures.iter().map(height_of).sum::<f64>();
     let mut text = String::new();
     // Writing to a String cannot fail.
-    draw(&panels, height, &mut text).ok();
+    draw(report, height, &mut text).ok();
     text
+}
+
+fn height_of(figures: &Figures) -> f64 {
+    let stacked = match figures {
+        Figures::Pods(pods) => stacked::height(pods),
+        Figures::Warm(_)
+        | Figures::Cold(_)
+        | Figures::Sessions(_)
+        | Figures::Memory(_)
+        | Figures::Burst(_) => 0.0,
+    };
+    stacked + panels(figures).iter().map(height).sum::<f64>()
 }
 
 fn panels(figures: &Figures) -> Vec<Panel> {
@@ -68,7 +79,16 @@ fn panels(figures: &Figures) -> Vec<Panel> {
                 ("gateway".to_owned(), cold.gateway_p50),
             ],
         }],
-        Figures::Sessions(_) => Vec::new(),
+        // The stacked bars are drawn by themselves.
+        Figures::Sessions(_) | Figures::Pods(_) => Vec::new(),
+        Figures::Burst(burst) => vec![Panel {
+            title: format!("{}: until the last of {}", burst.title, burst.pods),
+            unit: "ms",
+            rows: vec![
+                ("bare pods".to_owned(), burst.bare),
+                ("gateway".to_owned(), burst.gateway),
+            ],
+        }],
         Figures::Memory(memory) => vec![Panel {
             title: format!("{}: resident memory", memory.title),
             unit: "MiB",
@@ -98,7 +118,7 @@ fn height(panel: &Panel) -> f64 {
     panel.rows.len() as f64 * ROW + 52.0
 }
 
-fn draw(panels: &[Panel], height: f64, text: &mut String) -> fmt::Result {
+fn draw(report: &Report, height: f64, text: &mut String) -> fmt::Result {
     writeln!(
         text,
         r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13">"#
@@ -108,9 +128,15 @@ fn draw(panels: &[Panel], height: f64, text: &mut String) -> fmt::Result {
         r##"<rect width="100%" height="100%" fill="#ffffff"/>"##
     )?;
     let mut top = 20.0;
-    for panel in panels {
-        draw_panel(panel, top, text)?;
-        top += self::height(panel);
+    for figures in &report.figures {
+        if let Figures::Pods(pods) = figures {
+            stacked::draw(pods, top, text)?;
+            top += stacked::height(pods);
+        }
+        for panel in panels(figures) {
+            draw_panel(&panel, top, text)?;
+            top += self::height(&panel);
+        }
     }
     writeln!(text, "</svg>")
 }
@@ -184,7 +210,7 @@ fn draw_bar(
     )
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
