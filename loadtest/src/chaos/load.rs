@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use rand::Rng as _;
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::caller::{Asked, Caller, Clock, initialize, initialized, tools_call};
@@ -72,7 +72,28 @@ struct Shared {
     clock: Clock,
     calls: Mutex<Vec<Call>>,
     troubles: Mutex<Vec<Trouble>>,
-    ended: AtomicBool,
+}
+
+/// Calls that come until they are ended.
+#[derive(Debug)]
+struct Arrivals {
+    ended: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Arrivals {
+    /// No more of them; waits for those under way.
+    async fn end(self) -> anyhow::Result<()> {
+        self.ended.store(true, Ordering::Relaxed);
+        self.task.await.context("a caller")
+    }
+}
+
+/// What [`Load::run`] began.
+#[derive(Debug)]
+pub struct Running {
+    stay: Arrivals,
+    cold: Arrivals,
 }
 
 /// Load that goes on until it is ended.
@@ -99,7 +120,6 @@ impl Load {
             clock,
             calls: Mutex::default(),
             troubles: Mutex::default(),
-            ended: AtomicBool::new(false),
         });
         let mut sessions = Vec::new();
         for (path, count) in &places.sessions {
@@ -137,22 +157,21 @@ impl Load {
     }
 
     /// Calls at random moments until [`Load::stop`].
-    pub fn run(&self, rates: Rates) -> JoinSet<()> {
-        let mut running = JoinSet::new();
+    pub fn run(&self, rates: Rates) -> Running {
         let (shared, sessions) = (Arc::clone(&self.shared), self.sessions.clone());
-        running.spawn(arrivals(rates.calls, Arc::clone(&shared), move |shared| {
+        let stay = arrivals(rates.calls, Arc::clone(&shared), move |shared| {
             let session = &sessions[rand::rng().random_range(0..sessions.len())];
             let slow = rand::rng().random_bool(SLOW);
             let ms = slow.then(|| rand::rng().random_range(SLOW_MS));
             let session = Arc::clone(session);
             async move { shared.call(&session, ms).await }
-        }));
-        let cold = self.cold.clone();
-        running.spawn(arrivals(rates.cold, shared, move |shared| {
-            let path = cold.clone();
+        });
+        let path = self.cold.clone();
+        let cold = arrivals(rates.cold, shared, move |shared| {
+            let path = path.clone();
             async move { shared.cold(&path).await }
-        }));
-        running
+        });
+        Running { stay, cold }
     }
 
     /// One call in each session that stays.
@@ -178,16 +197,15 @@ impl Load {
         most.map(|(instance, _)| instance)
     }
 
-    /// No more calls; those under way go on to their end.
+    /// No more calls; those under way go on to their end. Sessions that stay are in use
+    /// until the last new one has its answer, which may take long: they would be idle
+    /// meanwhile, and be moved rightly.
     ///
     /// # Errors
     /// A caller panicked.
-    pub async fn stop(&self, mut running: JoinSet<()>) -> anyhow::Result<()> {
-        self.shared.ended.store(true, Ordering::Relaxed);
-        while let Some(done) = running.join_next().await {
-            done.context("a caller")?;
-        }
-        Ok(())
+    pub async fn stop(&self, running: Running) -> anyhow::Result<()> {
+        running.cold.end().await?;
+        running.stay.end().await
     }
 
     /// Closes the streams; all that was seen.
@@ -199,22 +217,34 @@ impl Load {
     }
 }
 
-/// Spawns work at random moments, so many a second, and waits for all of it.
-async fn arrivals<F>(
+fn arrivals<F>(
     rate: f64,
     shared: Arc<Shared>,
     work: impl Fn(Arc<Shared>) -> F + Send + 'static,
-) where
+) -> Arrivals
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let ended = Arc::new(AtomicBool::new(false));
+    let task = tokio::spawn(arrive(rate, Arc::clone(&ended), move || {
+        work(Arc::clone(&shared))
+    }));
+    Arrivals { ended, task }
+}
+
+/// Spawns work at random moments, so many a second, and waits for all of it.
+async fn arrive<F>(rate: f64, ended: Arc<AtomicBool>, work: impl Fn() -> F)
+where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut calls = JoinSet::new();
     let mut due = Instant::now();
-    while !shared.ended.load(Ordering::Relaxed) {
+    while !ended.load(Ordering::Relaxed) {
         // Exponential pauses: arrivals know nothing of each other.
         let pause = -rand::rng().random_range(f64::EPSILON..1.0).ln() / rate;
         due += Duration::from_secs_f64(pause.min(10.0));
         sleep_until(due).await;
-        calls.spawn(work(Arc::clone(&shared)));
+        calls.spawn(work());
         while calls.try_join_next().is_some() {}
     }
     calls.join_all().await;
