@@ -76,7 +76,7 @@ impl Road {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Self::Floor => "floor: a bare pod's own stamp",
+            Self::Floor => "floor: bare pod's stamp",
             Self::Embedded => "embedded",
             Self::Sidecar => "sidecar",
             Self::ImageVolume => "imageVolume",

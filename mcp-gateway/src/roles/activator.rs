@@ -1,6 +1,6 @@
 //! The role `activator`: the data plane, with a leader somewhere else.
 //!
-//! Order as in [`crate::serve`]: what can refuse to start does so before anything listens, and the end goes the other way
+//! Order as in [`mod@crate::serve`]: what can refuse to start does so before anything listens, and the end goes the other way
 //! round. Never starts or stops anything.
 
 use std::{
