@@ -281,8 +281,14 @@ impl Session {
 
     /// A strand of the current upstream session that began at another activator, or here before a restart.
     #[must_use]
-    pub fn strand_from_elsewhere(&self) -> Strand {
-        self.state.lock().strands.begin()
+    pub fn strand_from_elsewhere(&self, binding: &SessionBinding) -> Strand {
+        let mut state = self.state.lock();
+        // First, because what began before the session is known to live somewhere belongs to no upstream session of it:
+        // to this activator the resumption may be the first that it hears of the session.
+        if state.binding.is_none() {
+            state.bind(Some(binding));
+        }
+        state.strands.begin()
     }
 
     /// How long nothing has been pending; `None` while something is.

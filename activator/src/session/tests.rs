@@ -314,3 +314,13 @@ fn a_session_is_let_go_of_only_while_nothing_uses_it_and_a_late_message_looks_ag
     };
     assert!(begin(&again).is_some());
 }
+
+#[tokio::test]
+async fn a_resumption_may_be_the_first_that_is_heard_of_a_session() {
+    let bench = Bench::new();
+    let strand = bench.session.strand_from_elsewhere(&binding(ONE));
+    let ticket = bench.session.open_stream(strand);
+    // As when it is attached upstream.
+    bench.session.lives_on(&binding(ONE));
+    assert!(!ticket.is_void(), "what it resumes goes on");
+}

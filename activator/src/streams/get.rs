@@ -71,15 +71,15 @@ pub(super) fn resumed_from(
 ) -> Option<(Strand, HeaderValue)> {
     let id = headers.get(LAST_EVENT_ID)?;
     let lives_where_it_began = || {
-        let binding = opened
-            .binding(gateway)
-            .filter(|binding| opened.began_on(binding));
-        binding.is_some_and(|binding| lives(gateway, binding.instance).is_some())
+        let binding = opened.binding(gateway);
+        let binding = binding.filter(|binding| opened.began_on(binding))?;
+        lives(gateway, binding.instance).map(|_there| binding)
     };
     let strand = match opened.session.strand_of(id.to_str().ok()?) {
         Some(strand) => strand,
-        None if lives_where_it_began() => opened.session.strand_from_elsewhere(),
-        None => return None,
+        None => opened
+            .session
+            .strand_from_elsewhere(&lives_where_it_began()?),
     };
     Some((strand, id.clone()))
 }
