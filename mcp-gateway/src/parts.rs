@@ -1,6 +1,6 @@
 //! What `serve` and the roles are put together from: who is let in, what listens, what ends it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, routing::get};
@@ -10,7 +10,11 @@ use mcp_gateway_activator::{
 };
 use mcp_gateway_api::catalog::CatalogWatch;
 use mcp_gateway_control::Problems;
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,6 +25,9 @@ use crate::{
     listen::Listener,
     telemetry::MetricsPage,
 };
+
+/// How long answers that are on their way may take to leave once everything else has ended.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The async runtime: one worker for each core.
 ///
@@ -141,6 +148,26 @@ pub(crate) fn serve_clients(
         .with_state(landing);
     let data = activator.router(front);
     tokio::spawn(clients.serve(data, tokens.stop.clone(), tokens.cut.clone()))
+}
+
+/// The end of what listens: nothing new, then what is under way has `last_words` to leave, each listener in turn, then all
+/// is cut, and the ready file goes.
+pub(crate) async fn close(
+    tokens: &Tokens,
+    listeners: impl IntoIterator<Item = JoinHandle<()>>,
+    last_words: Duration,
+    ready_file: Option<&Path>,
+) {
+    tokens.stop.cancel();
+    for listener in listeners {
+        // What is later than this is cut.
+        let _ = timeout(last_words, listener).await;
+    }
+    tokens.cut.cancel();
+    if let Some(file) = ready_file {
+        // It may be gone already.
+        let _ = std::fs::remove_file(file);
+    }
 }
 
 /// Lets the process have as many open files as it may, within reason, and says how many: each stream is one or two.

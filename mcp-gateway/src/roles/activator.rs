@@ -3,10 +3,7 @@
 //! Order as in [`mod@crate::serve`]: what can refuse to start does so before anything listens, and the end goes the other way
 //! round. Never starts or stops anything.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use anyhow::Context;
 use mcp_gateway_activator::{
@@ -21,10 +18,7 @@ use mcp_gateway_api::{
     status::Status,
 };
 use mcp_gateway_link::{RemoteConfig, RemoteScaler};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, timeout},
-};
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::replicas;
 use crate::{
@@ -42,9 +36,6 @@ use crate::{
     shutdown::Shutdown,
     telemetry::MetricsPage,
 };
-
-/// How long answers that are on their way may take to leave once everything else has ended.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Everything that runs.
 struct Running {
@@ -189,16 +180,8 @@ impl Running {
             () = self.activator.shutdown(within) => {}
             () = shutdown.at_once.cancelled() => tracing::warn!("ending at once"),
         }
-        self.tokens.stop.cancel();
-        for listener in listeners {
-            // What is later than this is cut.
-            let _ = timeout(LAST_WORDS, listener).await;
-        }
-        self.tokens.cut.cancel();
-        if let Some(file) = &self.settings.ready_file {
-            // It may be gone already.
-            let _ = std::fs::remove_file(file);
-        }
+        let ready_file = self.settings.ready_file.as_deref();
+        parts::close(&self.tokens, listeners, parts::LAST_WORDS, ready_file).await;
         tracing::info!("ended");
     }
 }

@@ -94,16 +94,8 @@ pub(crate) async fn run(settings: AutoscalerSettings, metrics: MetricsPage) -> a
         _late = timeout(LAST_WORDS, election.resign()) => {}
         () = shutdown.at_once.cancelled() => {}
     }
-    tokens.stop.cancel();
-    for task in [server, operators] {
-        // What is later than this is cut.
-        let _ = timeout(LAST_WORDS, task).await;
-    }
-    tokens.cut.cancel();
-    if let Some(file) = &replica.settings.ready_file {
-        // It may be gone already.
-        let _ = std::fs::remove_file(file);
-    }
+    let ready_file = replica.settings.ready_file.as_deref();
+    parts::close(&tokens, [server, operators], LAST_WORDS, ready_file).await;
     tracing::info!("ended; pods are left to the next leader");
     Ok(())
 }

@@ -13,12 +13,10 @@ use tokio::{
 };
 
 use super::Gateway;
-use crate::shutdown::Shutdown;
+use crate::{parts, shutdown::Shutdown};
 
 /// How long the last instances may take to die once they are killed.
 const KILLED: Duration = Duration::from_secs(3);
-/// How long answers that are on their way may take to leave once everything else has ended.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 impl Gateway {
     pub(super) async fn end(
@@ -50,15 +48,8 @@ impl Gateway {
             // Best effort: what even a kill does not end in time is reaped at the next start.
             let _ = timeout(KILLED, killing).await;
         }
-        self.tokens.stop.cancel();
-        for listener in listeners {
-            let _ = timeout(LAST_WORDS, listener).await;
-        }
-        self.tokens.cut.cancel();
-        if let Some(file) = &self.settings.ready_file {
-            // It may be gone already.
-            let _ = std::fs::remove_file(file);
-        }
+        let ready_file = self.settings.ready_file.as_deref();
+        parts::close(&self.tokens, listeners, parts::LAST_WORDS, ready_file).await;
         tracing::info!("ended");
         Ok(())
     }

@@ -37,8 +37,8 @@ pub(crate) struct Space {
     pub(crate) node: String,
 }
 
-/// A new namespace; `None`, having said so, if there is no cluster and this is no CI.
-pub(crate) async fn space(test: &str) -> Option<Space> {
+/// The way to the cluster; `None`, having said so, if there is none and this is no CI.
+pub(crate) async fn reach(test: &str) -> Option<(PathBuf, Client)> {
     let Some(kubeconfig) = std::env::var_os("MCP_GATEWAY_TEST_KUBECONFIG").map(PathBuf::from)
     else {
         let ci = matches!(std::env::var("CI").as_deref(), Ok("true" | "1"));
@@ -54,6 +54,12 @@ pub(crate) async fn space(test: &str) -> Option<Space> {
         .await
         .expect("a usable kubeconfig");
     let client = Client::try_from(config).expect("a client");
+    Some((kubeconfig, client))
+}
+
+/// A new namespace; `None`, having said so, if there is no cluster and this is no CI.
+pub(crate) async fn space(test: &str) -> Option<Space> {
+    let (kubeconfig, client) = reach(test).await?;
     let name = format!("mcp-test-{:08x}", rand::random::<u32>());
     let namespace = Namespace {
         metadata: ObjectMeta {

@@ -9,16 +9,13 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client, Config,
-    api::ListParams,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Api, Client, api::ListParams};
 use mcp_gateway_loadtest::spread::{Options, Spread, Upstream};
 use tokio::net::TcpListener;
 
 use crate::{
     documents::{BINARY, Backend},
+    pods::cluster::reach,
     tools,
 };
 
@@ -38,23 +35,10 @@ pub(crate) struct Installation {
 impl Installation {
     /// Installs both roles; `None`, having said so, if there is no cluster and this is no CI.
     pub(crate) async fn roles(test: &str) -> Option<Self> {
-        let Some(kubeconfig) = std::env::var_os("MCP_GATEWAY_TEST_KUBECONFIG").map(PathBuf::from)
-        else {
-            let ci = matches!(std::env::var("CI").as_deref(), Ok("true" | "1"));
-            assert!(
-                !ci,
-                "{test}: MCP_GATEWAY_TEST_KUBECONFIG is not set; in CI nothing is skipped"
-            );
-            eprintln!("SKIPPED {test}: there is no cluster (dev/test cluster test)");
-            return None;
-        };
-        let file = Kubeconfig::read_from(&kubeconfig).expect("a kubeconfig");
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-            .await
-            .expect("a usable kubeconfig");
+        let (kubeconfig, client) = reach(test).await?;
         let namespace = format!("mcp-test-{:08x}", rand::random::<u32>());
         let mut own = Self {
-            client: Client::try_from(config).expect("a client"),
+            client,
             system: format!("{namespace}-system"),
             namespace,
             key: String::new(),
