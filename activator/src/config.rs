@@ -39,7 +39,8 @@ pub struct ActivatorConfig {
     /// Between two exchanges of a session that were held, at most: the second follows when the first is answered, or this
     /// long after it was written, so that a server which takes connections one by one also reads them in order.
     pub settle: Duration,
-    /// How long to wait for word of an instance's end when it no longer takes connections.
+    /// How long to wait for word of an instance's end when it no longer takes connections. Longer than a busy kubelet
+    /// takes to tell of a container's: it looks once a second, and nothing has been sent that waiting could spoil.
     pub lost_grace: Duration,
 }
 
@@ -58,7 +59,7 @@ impl Default for ActivatorConfig {
             max_streams: 4_096,
             hold: HoldBounds::default(),
             settle: Duration::from_millis(1),
-            lost_grace: Duration::from_secs(2),
+            lost_grace: Duration::from_secs(5),
         }
     }
 }

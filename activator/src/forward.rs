@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use self::{
     answer::Answer,
-    link::Inbound,
+    link::{Departed, Inbound},
     outlive::Outliving,
     request::{Extras, SentBody},
     response::Tap,
@@ -138,7 +138,8 @@ async fn deliver(
 ) -> Result<Response<Tap>, Undelivered> {
     let (mut life, deadline) = (answer.lease.life(), answer.deadline);
     let view = Arc::clone(answer.lease.view());
-    let sent = gateway.upstreams.send(&view, request);
+    let departed = Departed::default();
+    let sent = gateway.upstreams.send_watched(&view, request, &departed);
     let called_off = answer.called_off();
     let response = tokio::select! {
         biased;
@@ -146,7 +147,7 @@ async fn deliver(
         never = give_on(turn, gateway.config.settle) => match never {},
         never = give_back(&mut answer, called_off) => match never {},
         _ = life.wait_for(|life| life.is_over()) => {
-            Err(SendError::Broken("it ended before it answered".into()))
+            Err(ended(&departed))
         }
         () = tokio::time::sleep_until(deadline) => {
             return Err(Undelivered::Failed(timed_out()));
@@ -158,6 +159,16 @@ async fn deliver(
     match response {
         Ok(response) => Ok(passing(gateway.clone(), response, answer)),
         Err(error) => Err(undelivered(error)),
+    }
+}
+
+/// It ended meanwhile. A pod that goes away takes its network with it, and no connection is refused any more: what still
+/// waits for one has not been sent.
+fn ended(departed: &Departed) -> SendError {
+    if departed.get() {
+        SendError::Broken("it ended before it answered".into())
+    } else {
+        SendError::Unreachable("it ended before it took a connection".into())
     }
 }
 

@@ -7,7 +7,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -32,6 +35,21 @@ use super::{
 pub(super) const QUIET: Duration = Duration::from_secs(4);
 /// Quiet links kept for one instance.
 const MOST: usize = 256;
+
+/// Whether a link has a request: from then on its server may have read of it. For whoever gives the request up while it
+/// is being sent.
+#[derive(Default)]
+pub(crate) struct Departed(AtomicBool);
+
+impl Departed {
+    fn set(&self, departed: bool) {
+        self.0.store(departed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// The links of one instance.
 pub(super) struct Pool {
@@ -67,17 +85,22 @@ impl Pool {
     pub(super) async fn send(
         self: Arc<Self>,
         mut request: Request<SentBody>,
+        departed: &Departed,
     ) -> Result<Response<Inbound>, SendError> {
         loop {
             let (mut link, fresh) = match self.take().await {
                 Some(link) => (link, false),
                 None => (self.open().await?, true),
             };
+            departed.set(true);
             match link.send(request).await {
                 Ok(response) => return Ok(response.map(|body| Inbound::new(body, link))),
                 Err(mut error) => match error.take_message().filter(|_| !fresh) {
                     // No byte of it was written: the server had closed the link.
-                    Some(unsent) => request = unsent,
+                    Some(unsent) => {
+                        departed.set(false);
+                        request = unsent;
+                    }
                     None => return Err(SendError::Broken(chain(&error.into_error()))),
                 },
             }

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::either::Either;
 
 use super::{
-    link::{Inbound, Pool},
+    link::{Departed, Inbound, Pool},
     request::SentBody,
 };
 
@@ -72,7 +72,20 @@ impl Upstreams {
         to: &InstanceView,
         request: Request<SentBody>,
     ) -> Result<Response<Inbound>, SendError> {
-        self.pool(to).send(request).await
+        self.send_watched(to, request, &Departed::default()).await
+    }
+
+    /// The same, and `departed` says at any time whether a byte may have reached the instance.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub(crate) async fn send_watched(
+        &self,
+        to: &InstanceView,
+        request: Request<SentBody>,
+        departed: &Departed,
+    ) -> Result<Response<Inbound>, SendError> {
+        self.pool(to).send(request, departed).await
     }
 
     /// Keeps only the pools of instances that `known` confirms, and in them what is not quiet for too long.

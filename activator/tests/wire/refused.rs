@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use mcp_gateway_api::record::SessionNews;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{PATIENCE, Setup, Upstream, World, call};
 
@@ -33,6 +33,39 @@ async fn a_warm_request_that_is_refused_a_connection_goes_to_the_next_instance()
     assert_eq!(answer.header("mcp-session-id"), Some(id.as_str()));
     assert_eq!(next.calls(), [1], "sent once");
     assert_eq!(world.scaler.starts.load(Ordering::SeqCst), 2);
+}
+
+/// A pod that goes away takes its network with it: nobody refuses a connection any more, and nobody takes one.
+#[tokio::test]
+async fn a_warm_request_that_waits_for_a_connection_when_its_instance_ends_goes_to_the_next() {
+    let (world, id, held) = deserted(PATIENCE).await;
+    let here = held.local_addr().expect("its address");
+    // Linux takes one connection more than it is told to keep waiting, and leaves the next without an answer.
+    let _listener = held.listen(1).expect("it listens, and accepts nothing");
+    let mut full = Vec::new();
+    for _ in 0..2 {
+        full.push(
+            TcpStream::connect(here)
+                .await
+                .expect("a place in the queue"),
+        );
+    }
+    let next = Upstream::start().await;
+    world.scaler.move_upstream(next.address);
+    world
+        .until("nothing runs", || world.scaler.leases() == Some(0))
+        .await;
+    let (body, headers) = (call(1, "echo"), [("mcp-session-id", &*id)]);
+    let answer = world.client.post(&body, &headers);
+    let ends = async {
+        world
+            .until("it is on its way", || world.scaler.leases() > Some(0))
+            .await;
+        world.scaler.lose();
+    };
+    let (answer, ()) = tokio::join!(answer, ends);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(next.calls(), [1], "sent once");
 }
 
 #[tokio::test]

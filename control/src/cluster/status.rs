@@ -193,14 +193,16 @@ fn running(facts: Facts<'_>, wanted: &mut Wanted) {
     wanted.instances = Some(instances);
     wanted.sessions = facts.report.map_or(Some(0), |report| report.sessions);
     wanted.last_start = facts.report.and_then(|report| report.last_start);
+    let mut failing = facts.report.and_then(|report| report.why.clone());
     if let Some(references) = facts.references {
         let condition = refers(references);
-        if condition.status == "False" && wanted.why.is_none() {
-            wanted.why = Some(condition.message.clone());
+        if condition.status == "False" {
+            // No start can succeed: nobody has to try one first.
+            failing.get_or_insert_with(|| condition.message.clone());
+            wanted.why.get_or_insert_with(|| condition.message.clone());
         }
         wanted.conditions.push(condition);
     }
-    let failing = facts.report.and_then(|report| report.why.clone());
     let waits = facts.report.and_then(|report| report.waits.clone());
     wanted.conditions.push(available(
         facts.in_force,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     objects::{Kind, Object},
-    status::{BackendReport, Condition, Facts, Wanted, last_start, wanted},
+    status::{BackendReport, Condition, Facts, References, Wanted, last_start, wanted},
     writer::{render, same},
 };
 
@@ -145,6 +145,35 @@ fn what_a_start_waits_for_is_told_while_it_waits_and_a_failure_while_it_is_the_l
     assert_eq!(fails, ("StartsFail", Some("it failed".to_owned())));
     let well = said(&report("ready", full, 0));
     assert_eq!(well, ("StartsOnRequest", None));
+}
+
+#[test]
+fn what_no_start_can_get_round_is_told_before_one_was_tried() {
+    let spec = json!({"apiVersion": "mcp-gateway.dev/v1alpha1", "kind": "McpBackend", "metadata": {"name": "a"},
+        "spec": {"image": "i"}});
+    let object = serde_json::from_value(spec).expect("an object");
+    let object = Object::read(Kind::McpBackend, "mcp", &object, None);
+    let available = |references: &References| {
+        let said = wanted(Facts {
+            object: &object,
+            kind: Kind::McpBackend,
+            problem: None,
+            in_force: true,
+            references: Some(references),
+            report: None,
+        });
+        let mut conditions = said.conditions.into_iter();
+        let available = conditions.find(|one| one.kind == "Available");
+        let available = available.expect("it is there");
+        (available.status, available.message, said.why)
+    };
+    let unlabelled = "the Secret t is not labelled for it".to_owned();
+    assert_eq!(
+        available(&References::Unusable("NotLabelled", unlabelled.clone())),
+        ("False", unlabelled.clone(), Some(unlabelled))
+    );
+    let (status, _, why) = available(&References::Usable);
+    assert_eq!((status, why), ("True", None));
 }
 
 #[test]
