@@ -21,6 +21,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::ledger::{Failure, Micros};
 
+/// A connection that has been quiet for longer is not used again: an activator closes
+/// one after 60 s, and what is sent in that moment may or may not have been read.
+const IDLE: Duration = Duration::from_secs(30);
+
 /// How long a request, with all its attempts, may take: Kubernetes itself may need
 /// more than a minute to find back to an API server that was away.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -88,7 +92,9 @@ impl Caller {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Self {
-            http: Client::builder(TokioExecutor::new()).build(connector),
+            http: Client::builder(TokioExecutor::new())
+                .pool_idle_timeout(IDLE)
+                .build(connector),
             activators,
             clock,
             next: AtomicU64::new(1),
