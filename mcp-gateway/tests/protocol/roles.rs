@@ -4,12 +4,13 @@
 
 mod installation;
 mod rights;
+mod rollout;
 
 use std::collections::BTreeSet;
 
 use http::StatusCode;
 pub(crate) use installation::Installation;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -61,6 +62,7 @@ async fn what_the_manifests_install_serves_may_no_more_than_it_must_and_goes_wit
     // Used meanwhile, so that it stays.
     shown(&installed, ["ready", "1"], Some(&peer)).await;
     through_the_service(&installed).await;
+    rollout::is_noticed_by_nobody(&installed, "demo").await;
 
     until_no_server(&installed).await;
     shown(&installed, ["cold", "0"], None).await;
@@ -133,11 +135,7 @@ async fn shown(installed: &Installation, expected: [&str; 2], user: Option<&Peer
 
 /// Clients in the cluster use the Service by its name, and need a key.
 async fn through_the_service(installed: &Installation) {
-    let services: Api<Service> = Api::namespaced(installed.client.clone(), &installed.system);
-    let service = services.get("mcp-gateway").await.expect("the Service");
-    let ip = service.spec.and_then(|spec| spec.cluster_ip);
-    let ip = ip.expect("an address");
-    let url = format!("http://{ip}/adapters/demo/mcp");
+    let url = format!("http://{}/adapters/demo/mcp", installed.service().await);
     let http = wire::http();
     let host = format!("mcp-gateway.{}.svc", installed.system);
     let bearer = format!("Bearer {}", installed.key);

@@ -43,6 +43,31 @@ fn health_and_metrics_answer_and_the_cold_start_is_counted_by_phase() {
 }
 
 #[test]
+fn a_revival_counts_the_replay_of_its_handshake_as_a_phase() {
+    let home = Home::new();
+    home.document("d.yaml", &demo("d", "  policy: {idleTimeout: 100ms}"));
+    let gateway = home.serve(&[]);
+    let counted = || {
+        let page = gateway.admin(&Request::get("/metrics")).body;
+        let of_handshake = |line: &&str| {
+            line.starts_with("mcp_gateway_cold_start_duration_seconds_count")
+                && line.contains("phase=\"handshake\"")
+        };
+        let line = page.lines().find(of_handshake)?.to_owned();
+        line.rsplit(' ').next()?.parse::<f64>().ok()
+    };
+    let session = gateway.initialize("d", &[]).session().to_owned();
+    until("it is idled out", || {
+        let state = gateway.backend("d")?["state"].as_str()?.to_owned();
+        (state == "cold").then_some(())
+    });
+    assert_eq!(counted(), None, "a first start replays nothing");
+    let reply = gateway.count("d", &session, &[]);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(counted(), Some(1.0));
+}
+
+#[test]
 fn strange_hosts_and_origins_are_refused_on_both_listeners() {
     let home = Home::new();
     home.document("d.yaml", &demo("d", ""));

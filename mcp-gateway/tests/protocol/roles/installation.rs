@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, Client, api::ListParams};
 use mcp_gateway_loadtest::spread::{Options, Spread, Upstream};
 use tokio::net::TcpListener;
@@ -160,6 +160,25 @@ impl Installation {
         };
         let upstreams: Vec<Upstream> = addresses.map(upstream).collect();
         assert_eq!(upstreams.len(), 2, "two activators");
+        self.spread_over(upstreams).await
+    }
+
+    /// The same through the activators' Service, which follows them as they come and go.
+    pub(crate) async fn through_the_service(&self) -> SocketAddr {
+        let url = format!("http://{}:80", self.service().await);
+        let upstream = url.parse().expect("an address");
+        self.spread_over(vec![upstream]).await.1
+    }
+
+    /// The address of the activators' Service.
+    pub(crate) async fn service(&self) -> String {
+        let services: Api<Service> = Api::namespaced(self.client.clone(), &self.system);
+        let service = services.get("mcp-gateway").await.expect("the Service");
+        let ip = service.spec.and_then(|spec| spec.cluster_ip);
+        ip.expect("an address")
+    }
+
+    async fn spread_over(&self, upstreams: Vec<Upstream>) -> (Spread, SocketAddr) {
         let spread = Spread::new(Options {
             upstreams,
             key: Some(self.key.clone()),
