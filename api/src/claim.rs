@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    ids::{BackendName, Generation, InstanceId, SessionKey, TenantName},
+    ids::{BackendName, ClaimId, Generation, InstanceId, SessionKey, TenantName},
     principal::PrincipalId,
     record::{SessionBinding, SessionRef},
     view::InstanceView,
@@ -32,6 +32,8 @@ pub enum Purpose {
 /// The request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRequest {
+    /// Which: what an answer gave that never arrived is given again to the claim that it was for, and to no other.
+    pub id: ClaimId,
     /// Of which server.
     pub backend: BackendName,
     /// For which tenant; charged for what is started.

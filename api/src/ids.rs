@@ -177,6 +177,18 @@ impl fmt::Debug for SessionKey {
     }
 }
 
+/// One claim, random for each: asked again because its answer was lost, it is still the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClaimId(pub [u8; 16]);
+
+impl ClaimId {
+    /// A fresh one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
 /// Tells one text of a backend's document from another. Only equality means anything: it is a hash of what would start,
 /// so that a restart of the gateway with unchanged files leaves it as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

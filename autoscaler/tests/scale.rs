@@ -15,7 +15,8 @@ use mcp_gateway_api::{
     catalog::Catalog,
     claim::{ClaimRequest, Purpose},
     ids::{
-        ActivatorId, BackendName, Generation, InstanceId, SessionKey, TenantName, UpstreamSession,
+        ActivatorId, BackendName, ClaimId, Generation, InstanceId, SessionKey, TenantName,
+        UpstreamSession,
     },
     policy::{Isolation, ScalingPolicy},
     principal::Principal,
@@ -131,6 +132,7 @@ fn filled(sessions: usize, slots: usize, now: Instant) -> Core {
     let principal = Principal::anonymous();
     for n in 0..slots {
         let request = ClaimRequest {
+            id: ClaimId::random(),
             backend: name(),
             tenant: principal.tenant.clone(),
             principal: principal.id,

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mcp_gateway_api::{
-    ids::{ActivatorId, BackendName, InstanceId, SessionKey, TenantName},
+    ids::{ActivatorId, BackendName, ClaimId, InstanceId, SessionKey, TenantName},
     principal::PrincipalId,
     view::Stamp,
 };
@@ -143,6 +143,14 @@ fn session_key(wire: &[u8]) -> Result<SessionKey, Nonsense> {
 
 fn principal_id(wire: &[u8]) -> Result<PrincipalId, Nonsense> {
     bytes("principal", wire).map(PrincipalId)
+}
+
+/// Whoever does not name its claims asks a new one each time.
+fn claim_id(wire: &[u8]) -> Result<ClaimId, Nonsense> {
+    match wire {
+        [] => Ok(ClaimId::random()),
+        named => bytes("claim", named).map(ClaimId),
+    }
 }
 
 fn backend_name(wire: &str) -> Result<BackendName, Nonsense> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mcp_gateway_api::{
     claim::{ClaimRequest, Claimed, Purpose},
     failure::{Failure, FailureKind},
+    ids::ClaimId,
     slot::SlotKey,
 };
 use tokio::time::Instant;
@@ -89,6 +90,7 @@ pub(crate) async fn claim(
             return Err(hold_timeout());
         }
         let request = ClaimRequest {
+            id: ClaimId::random(),
             backend: caller.backend.name.clone(),
             tenant: caller.principal.tenant.clone(),
             principal: caller.principal.id,

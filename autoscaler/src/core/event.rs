@@ -7,7 +7,7 @@ use mcp_gateway_api::{
     catalog::Catalog,
     claim::{ClaimRequest, Claimed, ColdStart},
     failure::{ExitReport, Failure},
-    ids::{ActivatorId, BackendName, InstanceId, SessionKey},
+    ids::{ActivatorId, BackendName, ClaimId, InstanceId, SessionKey},
     record::SessionUpdate,
     scaler::{ActivatorPod, PodUid, Restatement},
     view::ViewEvent,
@@ -32,8 +32,8 @@ pub enum Event {
     Withdrawn(WaiterId),
     /// An answer never reached the asker: what it was given is taken back.
     Undelivered {
-        /// The session it was for, if it was for one.
-        session: Option<SessionKey>,
+        /// The session it was for, if it was for one, and the claim that it answered.
+        session: Option<(SessionKey, ClaimId)>,
         /// The answer.
         claimed: Box<Claimed>,
     },

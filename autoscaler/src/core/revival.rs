@@ -11,7 +11,7 @@ use mcp_gateway_api::{
     catalog::Catalog,
     claim::{Claimed, Standing},
     failure::{Failure, FailureKind},
-    ids::{BackendName, InstanceId, SessionKey},
+    ids::{BackendName, ClaimId, InstanceId, SessionKey},
     policy::{Isolation, OnIdle},
     record::{REVIVAL_PERMIT, SessionNews, SessionRef, SessionUpdate},
     slot::{Owner, SlotKey},
@@ -34,8 +34,18 @@ use super::{
 pub(super) struct Revival {
     ticket: Ticket,
     alarm: Option<Instant>,
+    /// Who holds it; `None` if an earlier leader gave it.
+    holder: Option<Holder>,
     /// Those who wait for its outcome.
     pub(super) queue: BTreeSet<WaiterId>,
+}
+
+/// The claim that a permit answered. It is the holder, not the answer: one that never arrived is given again.
+#[derive(Debug)]
+struct Holder {
+    claim: ClaimId,
+    /// Answers that have not come back undelivered.
+    answers: u32,
 }
 
 /// Where a session is.
@@ -121,7 +131,19 @@ impl Core {
     }
 
     fn permit(&mut self, id: WaiterId, session: &SessionRef, ticket: Ticket) -> Option<Standing> {
+        let claim = self.waiters.get(&id)?.request.id;
         if let Some(revival) = self.revivals.get_mut(&session.key) {
+            if let Some(holder) = &mut revival.holder
+                && holder.claim == claim
+                && revival.ticket == ticket
+            {
+                // It would not ask if the answer had reached it.
+                holder.answers += 1;
+                let over = Some(self.now + REVIVAL_PERMIT);
+                self.timers
+                    .set(&mut revival.alarm, over, Timer::Permit(session.key));
+                return Some(Standing::Revive);
+            }
             revival.queue.insert(id);
             let waiter = self.waiters.get_mut(&id)?;
             if let Place::Slot(slot) =
@@ -132,15 +154,17 @@ impl Core {
             }
             return None;
         }
-        self.give_permit(session.key, ticket);
+        let holder = Holder { claim, answers: 1 };
+        self.give_permit(session.key, ticket, Some(holder));
         self.note(Note::Reviving(session.backend.clone()));
         Some(Standing::Revive)
     }
 
-    fn give_permit(&mut self, key: SessionKey, ticket: Ticket) {
+    fn give_permit(&mut self, key: SessionKey, ticket: Ticket, holder: Option<Holder>) {
         let mut revival = Revival {
             ticket,
             alarm: None,
+            holder,
             queue: BTreeSet::new(),
         };
         let over = Some(self.now + REVIVAL_PERMIT);
@@ -162,7 +186,7 @@ impl Core {
             .get(&ticket)
             .is_some_and(|instance| instance.phase.is_current());
         if stays && !self.revivals.contains_key(&key) {
-            self.give_permit(key, ticket);
+            self.give_permit(key, ticket, None);
         }
     }
 
@@ -185,6 +209,22 @@ impl Core {
         self.place_all(queue);
     }
 
+    /// The claim has been asked again, and answered, if another answer is out; or somebody else holds the permit by now.
+    fn take_permit_back(&mut self, key: SessionKey, claim: ClaimId) {
+        let holder = self
+            .revivals
+            .get_mut(&key)
+            .and_then(|revival| revival.holder.as_mut())
+            .filter(|holder| holder.claim == claim);
+        let Some(holder) = holder else {
+            return;
+        };
+        holder.answers -= 1;
+        if holder.answers == 0 {
+            self.permit_over(key);
+        }
+    }
+
     /// An instance goes out of service, and the permits for it with it.
     pub(super) fn void_permits(&mut self, ticket: Ticket) -> BTreeSet<WaiterId> {
         let permits = self
@@ -199,9 +239,9 @@ impl Core {
     }
 
     /// An answer never reached its asker: a permit goes to the next, a provisional slot to the next try.
-    pub(super) fn take_back(&mut self, session: Option<SessionKey>, claimed: &Claimed) {
+    pub(super) fn take_back(&mut self, session: Option<(SessionKey, ClaimId)>, claimed: &Claimed) {
         match (&claimed.standing, session) {
-            (Standing::Revive, Some(key)) => self.permit_over(key),
+            (Standing::Revive, Some((key, claim))) => self.take_permit_back(key, claim),
             (Standing::Revive | Standing::Fresh | Standing::Bound(_), _) => {}
         }
         if claimed.session.is_some()

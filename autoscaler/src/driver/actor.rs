@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use mcp_gateway_api::{
     catalog::CatalogWatch,
     failure::{ExitReport, Failure, FailureKind},
-    ids::{InstanceId, SessionKey},
+    ids::{ClaimId, InstanceId, SessionKey},
     view::ViewEvent,
 };
 use mcp_gateway_runtime::{EventReceiver, LaunchOrder, Runtime};
@@ -33,7 +33,7 @@ use crate::{
 /// One who waits for the answer of a claim.
 struct Asker {
     reply: oneshot::Sender<Answer>,
-    session: Option<SessionKey>,
+    session: Option<(SessionKey, ClaimId)>,
 }
 
 /// A shutdown under way.

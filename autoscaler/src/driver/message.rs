@@ -6,7 +6,7 @@ use mcp_gateway_api::{
     activity::{ActivityReport, DrainAck},
     claim::{ClaimRequest, Claimed},
     failure::{ExitReport, Failure},
-    ids::{ActivatorId, InstanceId, SessionKey},
+    ids::{ActivatorId, ClaimId, InstanceId, SessionKey},
     record::SessionUpdate,
     scaler::ActivatorPod,
     status::Status,
@@ -57,7 +57,7 @@ pub(super) enum Message {
 pub(super) enum Aside {
     Withdrawn(WaiterId),
     Undelivered {
-        session: Option<SessionKey>,
+        session: Option<(SessionKey, ClaimId)>,
         claimed: Box<Claimed>,
     },
     Subscribed {

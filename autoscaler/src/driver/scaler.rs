@@ -14,7 +14,7 @@ use mcp_gateway_api::{
     activity::{ActivityReport, DrainAck},
     claim::{ClaimRequest, Claimed, Purpose},
     failure::{Failure, FailureKind},
-    ids::{ActivatorId, InstanceId, SessionKey},
+    ids::{ActivatorId, ClaimId, InstanceId, SessionKey},
     record::SessionUpdate,
     scaler::{ActivatorPod, PodUid, Restatement, Scaler},
     status::Status,
@@ -137,7 +137,7 @@ impl InProcessScaler {
 struct Pending<'a> {
     scaler: &'a InProcessScaler,
     waiter: WaiterId,
-    session: Option<SessionKey>,
+    session: Option<(SessionKey, ClaimId)>,
     answer: oneshot::Receiver<Answer>,
     taken: bool,
 }
@@ -239,9 +239,10 @@ impl Scaler for InProcessScaler {
     }
 }
 
-pub(super) fn session_of(request: &ClaimRequest) -> Option<SessionKey> {
+/// For which session a claim is, and which claim.
+pub(super) fn session_of(request: &ClaimRequest) -> Option<(SessionKey, ClaimId)> {
     match &request.purpose {
-        Purpose::Session { session, .. } => Some(session.key),
+        Purpose::Session { session, .. } => Some((session.key, request.id)),
         Purpose::Initialize | Purpose::Exchange | Purpose::Probe => None,
     }
 }

@@ -10,7 +10,8 @@ use mcp_gateway_api::{
     claim::{ClaimRequest, Claimed, Purpose, Standing},
     failure::{ExitReport, Failure, FailureKind},
     ids::{
-        ActivatorId, BackendName, Generation, InstanceId, SessionKey, TenantName, UpstreamSession,
+        ActivatorId, BackendName, ClaimId, Generation, InstanceId, SessionKey, TenantName,
+        UpstreamSession,
     },
     policy::{Isolation, OnIdle, ScalingPolicy},
     principal::Principal,
@@ -266,6 +267,7 @@ impl Bench {
 pub(super) fn request(purpose: Purpose) -> ClaimRequest {
     let principal = Principal::anonymous();
     ClaimRequest {
+        id: ClaimId::random(),
         backend: name(),
         tenant: principal.tenant,
         principal: principal.id,

@@ -77,6 +77,7 @@ counts!(
     restarts,
     pods_gone,
     old_answers,
+    lost_answers,
     old_views,
 );
 

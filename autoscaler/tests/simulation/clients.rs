@@ -6,7 +6,7 @@ use mcp_gateway_api::{
     backend::{Backend, LaunchSpec, Transport},
     catalog::Catalog,
     claim::{ClaimRequest, Purpose},
-    ids::{ActivatorId, BackendName, Generation, InstanceId, TenantName},
+    ids::{ActivatorId, BackendName, ClaimId, Generation, InstanceId, TenantName},
     policy::{Isolation, OnIdle, ScalingPolicy},
     principal::Principal,
     record::SessionRef,
@@ -101,6 +101,7 @@ pub(crate) fn ask(
         _ => Duration::from_secs(5),
     };
     ClaimRequest {
+        id: ClaimId(rng.random()),
         backend: name(of),
         tenant: principal.tenant.clone(),
         principal: principal.id,

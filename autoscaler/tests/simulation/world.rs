@@ -317,7 +317,9 @@ impl World {
         if let Event::Undelivered { session, claimed } = &event {
             self.checks.counts.undelivered += 1;
             if claimed.standing == Standing::Revive {
-                session.iter().for_each(|key| self.checks.end_permit(*key));
+                session
+                    .iter()
+                    .for_each(|(key, _)| self.checks.end_permit(*key));
             }
             claimed
                 .session

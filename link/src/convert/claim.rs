@@ -8,8 +8,8 @@ use mcp_gateway_api::{
 };
 
 use super::{
-    FromWire, MAX_TEXT, Nonsense, ToWire, backend_name, instance_bytes, instance_id, may, nanos,
-    need, principal_id, session_key, tenant_name, text,
+    FromWire, MAX_TEXT, Nonsense, ToWire, backend_name, claim_id, instance_bytes, instance_id, may,
+    nanos, need, principal_id, session_key, tenant_name, text,
 };
 use crate::scaler::{self as wire, claim_request, claimed};
 
@@ -34,6 +34,7 @@ impl ToWire for ClaimRequest {
             principal: self.principal.0.to_vec(),
             purpose: Some(purpose),
             budget_ns: nanos(self.budget),
+            claim: self.id.0.to_vec(),
         }
     }
 }
@@ -52,6 +53,7 @@ impl FromWire for ClaimRequest {
             claim_request::Purpose::Probe(_) => Purpose::Probe,
         };
         Ok(Self {
+            id: claim_id(&wire.claim)?,
             backend: backend_name(&wire.backend)?,
             tenant: tenant_name(&wire.tenant)?,
             principal: principal_id(&wire.principal)?,

@@ -6,7 +6,7 @@ use mcp_gateway_api::{
     activity::{ActivityReport, DrainAck, InstanceActivity},
     claim::{ClaimRequest, Claimed, ColdStart, Purpose, Standing},
     failure::{Failure, FailureKind},
-    ids::{Generation, UpstreamSession},
+    ids::{ClaimId, Generation, UpstreamSession},
     record::{SessionBinding, SessionNews, SessionRecord, SessionRef, SessionUpdate},
     scaler::{ActivatorPod, Permit, PodUid, Restatement},
     slot::{Owner, SlotKey},
@@ -203,12 +203,12 @@ proptest! {
     #[test]
     fn claims_and_their_answers_come_back_the_same(
         (backend, tenant, principal) in (backend(), tenant(), any::<[u8; 16]>()),
-        (purpose, budget) in (purpose(), time()),
+        (id, purpose, budget) in (any::<[u8; 16]>(), purpose(), time()),
         (session, instance) in (option::of(key()), view()),
         (standing, cold) in (standing(), option::of(cold())),
     ) {
         let request = ClaimRequest {
-            backend, tenant, principal: PrincipalId(principal), purpose, budget,
+            id: ClaimId(id), backend, tenant, principal: PrincipalId(principal), purpose, budget,
         };
         prop_assert_eq!(there_and_back(&request), request);
         let claimed = Claimed { session, instance, standing, cold };
@@ -354,6 +354,14 @@ fn what_is_missing_or_malformed_is_named() {
     let why = ClaimRequest::from_wire(request.clone()).unwrap_err();
     assert_eq!(why, Nonsense::Malformed("backend name"));
     request.backend = "demo".into();
+    // An activator of before: each of its tries is a claim of its own.
+    let ids = [request.clone(), request.clone()]
+        .map(|request| ClaimRequest::from_wire(request).unwrap().id);
+    assert_ne!(ids[0], ids[1]);
+    request.claim = vec![0; 15];
+    let why = ClaimRequest::from_wire(request.clone()).unwrap_err();
+    assert_eq!(why, Nonsense::Malformed("claim"));
+    request.claim = vec![0; 16];
     request.principal = vec![0; 15];
     let why = ClaimRequest::from_wire(request).unwrap_err();
     assert_eq!(why, Nonsense::Malformed("principal"));

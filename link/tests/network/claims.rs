@@ -109,7 +109,12 @@ async fn a_claim_whose_connection_breaks_is_asked_again() {
         wire.mend();
     });
     assert_eq!(answer, Ok(claimed(4)));
-    assert_eq!(fake.claims.lock().len(), 2);
+    let claims = fake.claims.lock();
+    assert_eq!(claims.len(), 2);
+    assert_eq!(
+        claims[0].id, claims[1].id,
+        "a permit that was lost is known by it"
+    );
 }
 
 #[tokio::test]

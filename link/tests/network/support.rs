@@ -15,7 +15,7 @@ use mcp_gateway_api::{
     activity::{ActivityReport, DrainAck, InstanceActivity},
     claim::{ClaimRequest, Claimed, Purpose, Standing},
     failure::Failure,
-    ids::{ActivatorId, BackendName, Generation, InstanceId, TenantName},
+    ids::{ActivatorId, BackendName, ClaimId, Generation, InstanceId, TenantName},
     principal::Principal,
     record::SessionUpdate,
     scaler::{ActivatorPod, PodUid, Restatement, Scaler},
@@ -198,6 +198,7 @@ pub(crate) fn claimed(epoch: u64) -> Claimed {
 
 pub(crate) fn request(budget: Duration) -> ClaimRequest {
     ClaimRequest {
+        id: ClaimId::random(),
         backend: BackendName::new("demo").unwrap(),
         tenant: TenantName::default(),
         principal: Principal::anonymous().id,

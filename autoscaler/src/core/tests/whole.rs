@@ -7,7 +7,7 @@ use mcp_gateway_api::{
     catalog::Catalog,
     claim::{ClaimRequest, Purpose},
     failure::ExitReport,
-    ids::{BackendName, Generation, InstanceId, SessionKey, TenantName},
+    ids::{BackendName, ClaimId, Generation, InstanceId, SessionKey, TenantName},
     policy::{Isolation, ScalingPolicy},
     principal::Principal,
     view::{Endpoint, Lookup, Reach},
@@ -73,6 +73,7 @@ pub(super) fn claim(n: u64) -> Event {
     Event::Claim {
         waiter: WaiterId(n),
         request: ClaimRequest {
+            id: ClaimId::random(),
             backend: name(),
             tenant: TenantName::default(),
             principal: principal.id,

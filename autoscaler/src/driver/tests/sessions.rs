@@ -120,6 +120,50 @@ async fn a_permit_that_is_not_used_goes_to_the_next() {
     assert_eq!(began.elapsed().as_secs(), 60);
 }
 
+/// Its answer was lost with a connection, and so was the permit in it.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_asked_again_is_given_its_permit_again_and_nobody_else_is() {
+    let bench = Bench::new(policy(Isolation::Tenant));
+    let began = tokio::time::Instant::now();
+    let claim = request(of_session(1, None));
+    for _ in 0..2 {
+        let claimed = bench.scaler.claim(claim.clone()).await.unwrap();
+        assert_eq!(claimed.standing, Standing::Revive);
+    }
+    assert!(began.elapsed().as_secs() < 1);
+    let patient = ClaimRequest {
+        budget: Duration::from_secs(90),
+        ..request(of_session(1, None))
+    };
+    let other = bench.scaler.claim(patient).await.unwrap();
+    assert_eq!(other.standing, Standing::Revive);
+    assert_eq!(began.elapsed().as_secs(), 60);
+}
+
+/// The first answer comes back undelivered only when the second has been given.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_back_late_does_not_take_the_permit_that_was_given_again() {
+    let bench = Bench::new(policy(Isolation::Tenant));
+    let claim = request(of_session(1, None));
+    let mut first = Box::pin(bench.scaler.claim(claim.clone()));
+    tokio::select! {
+        biased;
+        _ = first.as_mut() => panic!("nothing runs yet"),
+        () = std::future::ready(()) => {}
+    }
+    // Answered by then, and read by nobody.
+    sleep(Duration::from_secs(1)).await;
+    let again = bench.scaler.claim(claim).await.unwrap();
+    assert_eq!(again.standing, Standing::Revive);
+    drop(first);
+    let short = ClaimRequest {
+        budget: Duration::from_secs(5),
+        ..request(of_session(1, None))
+    };
+    let other = bench.scaler.claim(short).await;
+    assert_eq!(kind(other), FailureKind::HoldTimeout);
+}
+
 #[tokio::test(start_paused = true)]
 async fn under_expire_a_lost_session_is_gone() {
     let bench = Bench::new(ScalingPolicy {

@@ -179,22 +179,26 @@ impl World {
         let at = pending.activator;
         let unheard = self.activators.get(&at).is_none_or(|one| one.cut_off);
         if pending.left || unheard {
-            let session = session.map(|session| session.key);
-            if let (Standing::Revive, Some(key)) = (&claimed.standing, session) {
+            let session = session.map(|session| (session.key, pending.request.id));
+            if let (Standing::Revive, Some((key, _))) = (&claimed.standing, session) {
                 self.checks.end_permit(key);
             }
             return self.tell_leader(epoch, Event::Undelivered { session, claimed });
         }
         let id = claimed.instance.id;
-        let activator = self.activators.get_mut(&at).expect("it is there");
-        if epoch < activator.epoch {
-            // Thrown away, and asked again.
-            self.checks.counts.old_answers += 1;
+        let old = epoch < self.activators[&at].epoch;
+        // With its connection: the leader believes that it was heard.
+        let lost = !old && !self.quiet && self.rng.random_ratio(1, 40);
+        if old || lost {
+            // Thrown away, or never there, and asked again.
+            self.checks.counts.old_answers += u64::from(old);
+            self.checks.counts.lost_answers += u64::from(lost);
             if let (Standing::Revive, Some(session)) = (&claimed.standing, &session) {
                 self.checks.end_permit(session.key);
             }
             return self.claim_again(at, pending.request, pending.tries + 1);
         }
+        let activator = self.activators.get_mut(&at).expect("it is there");
         activator.epoch = epoch;
         if let Some(ack) = activator.know(claimed.instance.clone(), self.now) {
             self.send_ack(ack);
