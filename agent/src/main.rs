@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use mcp_gateway_link::protocol::AGENT_SAYS;
 use tokio::time::Instant;
 
 use crate::argv::Invocation;
@@ -26,6 +27,7 @@ mod copy;
 mod home;
 mod known;
 mod life;
+mod log;
 mod orders;
 mod patience;
 
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
         }
     };
     done.unwrap_or_else(|error| {
-        complain(&format!("mcp-gateway-agent: {error}\n"));
+        complain(&format!("{AGENT_SAYS}{error}\n"));
         ExitCode::FAILURE
     })
 }
@@ -75,11 +77,7 @@ fn complain(text: &str) {
 }
 
 fn serve(image_command: Vec<String>) -> io::Result<ExitCode> {
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
+    log::begin();
     let (contract, environment) = contract::read(env::vars_os());
     let contract = contract.map_err(io::Error::other)?;
     hide();

@@ -10,6 +10,10 @@ pub const OLDEST: u32 = 1;
 /// Metadata of an UNAVAILABLE call: the leader's ip:port.
 pub const LEADER: &str = "mcp-gateway-leader";
 
+/// What each line of an agent's own begins with: in a container it has one output with its server, whose last words are
+/// not to be taken for ours.
+pub const AGENT_SAYS: &str = "mcp-gateway-agent: ";
+
 /// Longest message, in bytes; snapshots and restatements are cut into parts far below it.
 pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 /// Most calls at once on one connection: above the exchanges that an activator holds.

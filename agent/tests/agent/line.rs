@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mcp_gateway_link::{Authority, agent::from_agent::What};
+use mcp_gateway_link::{Authority, agent::from_agent::What, protocol::AGENT_SAYS};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
@@ -157,6 +157,10 @@ async fn homes_that_say_nothing_are_passed_over_in_the_order_they_were_given() {
         .find(|line| line.contains("does not welcome us"));
     let first = first.expect("it says whom it has tried");
     assert!(first.contains(&homes[0].to_string()), "{said:?}");
+    assert!(
+        first.starts_with(AGENT_SAYS),
+        "it is not taken for the server's: {first}"
+    );
     drop((full, gone));
 }
 

@@ -12,6 +12,7 @@ use std::{
 use futures_util::FutureExt;
 use kube::api::LogParams;
 use mcp_gateway_api::view::{Endpoint, InstanceSecret, Reach};
+use mcp_gateway_link::protocol::AGENT_SAYS;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -303,11 +304,36 @@ pub(crate) async fn logs(world: &World, name: &str) -> Vec<String> {
         ..LogParams::default()
     };
     match timeout(LOG_PATIENCE, world.pods.logs(name, &params).boxed()).await {
-        Ok(Ok(text)) => text.lines().map(|line| one_line(line, LOG_WIDTH)).collect(),
+        Ok(Ok(text)) => last_words(&text),
         Ok(Err(error)) => {
             tracing::debug!(pod = name, %error, "its log could not be read");
             Vec::new()
         }
         Err(_) => Vec::new(),
+    }
+}
+
+/// The lines of a server; those of the agent in its container only if there are no others.
+fn last_words(log: &str) -> Vec<String> {
+    let servers = |line: &&str| !line.starts_with(AGENT_SAYS);
+    let shown = |line| one_line(line, LOG_WIDTH);
+    let words: Vec<String> = log.lines().filter(servers).map(shown).collect();
+    if words.is_empty() {
+        return log.lines().map(shown).collect();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn an_agents_lines_are_not_among_its_servers_last_words_unless_there_are_no_others() {
+        let agents = "mcp-gateway-agent: INFO home does not welcome us";
+        let both = format!("{agents}\ncannot read config\n{agents}\n");
+        assert_eq!(last_words(&both), ["cannot read config"]);
+        assert_eq!(last_words(agents), [agents]);
+        assert_eq!(last_words(""), [""; 0]);
     }
 }
