@@ -62,12 +62,13 @@ async fn what_the_manifests_install_serves_may_no_more_than_it_must_and_goes_wit
     // Used meanwhile, so that it stays.
     shown(&installed, ["ready", "1"], Some(&peer)).await;
     through_the_service(&installed).await;
-    rollout::is_noticed_by_nobody(&installed, "demo").await;
 
     until_no_server(&installed).await;
     shown(&installed, ["cold", "0"], None).await;
     assert_eq!(count(&peer).await, 1, "revived on a new pod");
     assert_eq!(servers(&installed).await, 1);
+    rollout::is_noticed_by_nobody(&installed, "demo").await;
+    until_no_server(&installed).await;
 
     let (client, namespaces) = (
         installed.client.clone(),

@@ -218,6 +218,11 @@ impl Drop for Installation {
             let label = ["-l", "app.kubernetes.io/name=mcp-gateway"];
             let log = self.blocking(kubectl.into(), &[&all[..], &label[..]].concat());
             eprintln!("--- what the gateway logged\n{log}\n---");
+            let [_, (_, kubectl), ..] = self.environment();
+            let all = ["-n", &self.namespace, "logs", "--tail=20", "--prefix"];
+            let label = ["--all-containers", "-l", "mcp-gateway.dev/backend"];
+            let log = self.blocking(kubectl.into(), &[&all[..], &label[..]].concat());
+            eprintln!("--- what servers and agents logged\n{log}\n---");
         }
         self.blocking(tools::root().join("dev/manifests/uninstall"), &[]);
     }
