@@ -63,7 +63,7 @@ pub async fn command(args: ChaosArgs) -> anyhow::Result<()> {
         faults if faults.is_empty() => Fault::all(args.form),
         faults => faults,
     };
-    let chaos = run(&Options {
+    let options = Options {
         form: args.form,
         gateway: std::path::absolute(args.gateway)?,
         manifests: std::path::absolute(args.manifests)?,
@@ -76,8 +76,12 @@ pub async fn command(args: ChaosArgs) -> anyhow::Result<()> {
             cold: args.cold,
         },
         api_server_away: Duration::from_secs(args.away),
-    })
-    .await?;
+    };
+    let chaos = tokio::select! {
+        chaos = run(&options) => chaos?,
+        // What is dropped with the run takes away what it made, packet filters' rules too.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
     if let Some(folder) = args.out.parent() {
         std::fs::create_dir_all(folder)?;
     }
