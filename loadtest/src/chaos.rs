@@ -4,7 +4,9 @@
 //! cluster   a namespace of the run's own on a real Kubernetes
 //! role      a process of the gateway: started, killed, started again
 //! relay     the network between them, which can be cut
-//! site      all of it together
+//! site      all of it together, in one of two forms: processes, or the manifests' pods
+//! doors     the activators that there are now, for clients
+//! node      processes of pods on this machine, killed at a known moment
 //! caller    a correct client of several activators
 //! load      calls at random moments, sessions that stay, streams, new sessions
 //! fault     what is taken away
@@ -23,14 +25,16 @@ use caller::Clock;
 use fault::Fault;
 use ledger::{Account, Seen};
 use load::{Load, Rates};
-use site::Site;
+use site::{Form, Site};
 
 pub mod caller;
 pub mod cluster;
 pub mod command;
+pub mod doors;
 pub mod fault;
 pub mod ledger;
 pub mod load;
+pub mod node;
 pub mod relay;
 pub mod report;
 pub mod role;
@@ -48,8 +52,12 @@ const GONE: Duration = Duration::from_secs(90);
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The gateway's binary.
+    /// What the gateway runs as.
+    pub form: Form,
+    /// The gateway's binary; of pods, what installs them.
     pub gateway: PathBuf,
+    /// `dev/manifests`, for pods.
+    pub manifests: PathBuf,
     /// The cluster.
     pub kubeconfig: PathBuf,
     /// `dev/cluster`, if the cluster is its.
@@ -68,6 +76,8 @@ pub struct Options {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Chaos {
+    /// What the gateway ran as.
+    pub form: Form,
     /// For the time before the first fault, and for each fault.
     pub accounts: Vec<Account>,
     /// Everything behind them.
@@ -75,9 +85,9 @@ pub struct Chaos {
     /// Calls that a server answered without having told the collector: the accounts
     /// are only as good as this is 0.
     pub unheard: usize,
-    /// Faults that this cluster does not allow.
+    /// Faults that could not be made, and why.
     pub impossible: Vec<String>,
-    /// The ends of the processes' logs.
+    /// The ends of the gateway's logs.
     #[serde(skip)]
     pub logs: String,
 }
@@ -87,34 +97,39 @@ pub struct Chaos {
 /// # Errors
 /// Something could not be started, killed or mended. That calls fail is no error.
 pub async fn run(options: &Options) -> anyhow::Result<Chaos> {
-    let mut site = Site::start(&options.gateway, &options.kubeconfig).await?;
-    let done = under_load(options, &mut site).await;
-    let done = done.with_context(|| site.logs());
-    site.stop().await;
+    let mut site = Site::start(options).await?;
+    let mut done = under_load(options, &mut site).await;
+    if let Err(error) = done {
+        done = Err(error.context(site.logs().await));
+    }
+    let stopped = site.stop().await;
     let cluster = options.cluster.as_deref();
     if let Some(cluster) = cluster.filter(|_| options.faults.contains(&Fault::ApiServer)) {
         // What lost sight of the API server looks for it ever more rarely.
         fault::mend(cluster).await?;
     }
-    done
+    let done = done?;
+    stopped.context("what was installed cannot be taken away")?;
+    Ok(done)
 }
 
 async fn under_load(options: &Options, site: &mut Site) -> anyhow::Result<Chaos> {
     let clock = Clock::start();
     let tools = fault::Tools {
+        form: options.form,
         cluster: options.cluster.clone(),
         api_server_away: options.api_server_away,
         clock,
     };
-    let load = Load::open(site.addresses(), clock, &site::places()).await?;
+    let load = Load::open(site.entrance(), clock, &site::places()).await?;
     let running = load.run(options.rates);
     say(clock, "load");
     sleep(BEFORE).await;
     let mut seen = Seen::default();
     let mut impossible = Vec::new();
     for fault in (0..options.rounds).flat_map(|_| &options.faults) {
-        if !fault.is_possible(&tools) {
-            impossible.push(fault.to_string());
+        if let Some(why) = fault.obstacle(&tools) {
+            impossible.push(format!("{fault}: {why}"));
             continue;
         }
         say(clock, &fault.to_string());
@@ -135,11 +150,12 @@ async fn under_load(options: &Options, site: &mut Site) -> anyhow::Result<Chaos>
     (seen.calls, seen.troubles) = load.close().await;
     seen.heard = site.collector.heard();
     Ok(Chaos {
+        form: options.form,
         accounts: ledger::accounts(&seen),
         unheard: ledger::unheard(&seen),
         seen,
         impossible,
-        logs: site.logs(),
+        logs: site.logs().await,
     })
 }
 

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::doors::{Doors, Entrance};
 use super::ledger::{Failure, Micros};
 
 /// A connection that has been quiet for longer is not used again: an activator closes
@@ -30,6 +30,9 @@ const IDLE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Longest pause that an activator may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// How long a connection may take: the address of a pod that is gone swallows what is
+/// sent to it, and nothing has been sent yet that could not be sent elsewhere.
+const CONNECT: Duration = Duration::from_secs(1);
 /// Between two rounds of connecting to anybody.
 const ALL_REFUSED: Duration = Duration::from_millis(100);
 
@@ -80,22 +83,25 @@ enum Attempt {
 #[derive(Debug)]
 pub struct Caller {
     http: Client<HttpConnector, Full<Bytes>>,
-    activators: Vec<String>,
+    doors: Doors,
+    headers: HeaderMap,
     clock: Clock,
     next: AtomicU64,
 }
 
 impl Caller {
-    /// Speaks to the activators at these `HOST:PORT`.
+    /// Speaks to the activators that there are.
     #[must_use]
-    pub fn new(activators: Vec<String>, clock: Clock) -> Self {
+    pub fn new(Entrance { doors, headers }: Entrance, clock: Clock) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT));
         Self {
             http: Client::builder(TokioExecutor::new())
                 .pool_idle_timeout(IDLE)
                 .build(connector),
-            activators,
+            doors,
+            headers,
             clock,
             next: AtomicU64::new(1),
         }
@@ -108,7 +114,7 @@ impl Caller {
 
     /// Any activator.
     pub fn any(&self) -> usize {
-        rand::rng().random_range(0..self.activators.len())
+        self.doors.any()
     }
 
     /// Sends a message until it has an end.
@@ -133,10 +139,10 @@ impl Caller {
                 }
                 Ok(Attempt::Unreachable(said)) => {
                     (last, turned) = (said, turned + 1);
-                    if (turned as usize).is_multiple_of(self.activators.len()) {
+                    if (turned as usize).is_multiple_of(self.doors.count()) {
                         sleep(ALL_REFUSED).await;
                     }
-                    activator = (activator + 1) % self.activators.len();
+                    activator = self.doors.after(activator);
                     continue;
                 }
             };
@@ -175,7 +181,7 @@ impl Caller {
         session: Option<&str>,
         message: &Value,
     ) -> Request<Full<Bytes>> {
-        let url = format!("http://{}{path}", self.activators[activator]);
+        let url = format!("http://{}{path}", self.doors.address(activator));
         let mut request = Request::builder().method(method).uri(url);
         request = request.header(CONTENT_TYPE, "application/json");
         request = if message.is_null() {
@@ -192,9 +198,11 @@ impl Caller {
         } else {
             Bytes::from(message.to_string())
         };
-        request.body(Full::new(body)).expect(
+        let mut request = request.body(Full::new(body)).expect(
             "an activator's address, a path and a session id that came in a header are well formed",
-        )
+        );
+        request.headers_mut().extend(self.headers.clone());
+        request
     }
 
     async fn attempt(&self, request: Request<Full<Bytes>>) -> Attempt {

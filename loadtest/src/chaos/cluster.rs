@@ -43,6 +43,31 @@ impl fmt::Debug for Space {
     }
 }
 
+/// Waits until something holds.
+///
+/// # Errors
+/// It does not for too long.
+pub async fn until(
+    what: &str,
+    patience: Duration,
+    holds: impl AsyncFn() -> bool,
+) -> anyhow::Result<()> {
+    let give_up = Instant::now() + patience;
+    while !holds().await {
+        if Instant::now() > give_up {
+            bail!("{what}: not within {patience:?}");
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// How pods are deleted whose processes get no time to end.
+#[must_use]
+pub fn at_once() -> DeleteParams {
+    DeleteParams::default().grace_period(0)
+}
+
 async fn connect(kubeconfig: &Path) -> anyhow::Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("reading {}", kubeconfig.display()))?;
@@ -75,7 +100,7 @@ impl Space {
         };
         let accounts: Api<ServiceAccount> = space.api();
         let ready = async || accounts.get_opt("default").await.ok().flatten().is_some();
-        space.until("a service account", ready).await?;
+        until("a service account", PATIENCE, ready).await?;
         Ok(space)
     }
 
@@ -83,22 +108,16 @@ impl Space {
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
-        Api::namespaced(self.client.clone(), &self.name)
+        self.api_in(&self.name)
     }
 
-    /// Waits until something holds.
-    ///
-    /// # Errors
-    /// It does not within [`PATIENCE`].
-    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) -> anyhow::Result<()> {
-        let give_up = Instant::now() + PATIENCE;
-        while !holds().await {
-            if Instant::now() > give_up {
-                bail!("{what}: not within {PATIENCE:?}");
-            }
-            sleep(LOOK).await;
-        }
-        Ok(())
+    /// What there is of a kind in another namespace.
+    #[must_use]
+    pub fn api_in<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     /// Creates a backend.
@@ -150,7 +169,7 @@ impl Space {
             let phase = pod.and_then(|pod| pod.status?.phase);
             phase.as_deref() == Some("Running")
         };
-        self.until(name, runs).await?;
+        until(name, PATIENCE, runs).await?;
         pod.uid().context("a pod has a uid")
     }
 
@@ -197,14 +216,13 @@ impl Space {
     /// The cluster does not answer.
     pub async fn delete_pod(&self, name: &str) -> anyhow::Result<()> {
         let pods: Api<Pod> = self.api();
-        let now = DeleteParams::default().grace_period(0);
-        pods.delete(name, &now).await?;
+        pods.delete(name, &at_once()).await?;
         Ok(())
     }
 
-    /// Who holds the lease of the gateway's leader.
-    pub async fn leader(&self, lease: &str) -> Option<String> {
-        let leases: Api<Lease> = self.api();
+    /// Who holds the lease of the gateway's leader in the gateway's namespace.
+    pub async fn leader(&self, system: &str, lease: &str) -> Option<String> {
+        let leases: Api<Lease> = self.api_in(system);
         let lease = leases.get_opt(lease).await.ok().flatten()?;
         lease.spec?.holder_identity
     }

@@ -4,23 +4,30 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum as _;
 
 use super::fault::Fault;
 use super::load::Rates;
+use super::site::Form;
 use super::{Options, report, run, timeline};
 
 /// Kills one thing after the other under load, on a real cluster.
 #[derive(Debug, clap::Args)]
 pub struct ChaosArgs {
-    /// The gateway's binary.
+    /// What the gateway runs as.
+    #[arg(long, value_enum, default_value_t)]
+    form: Form,
+    /// The gateway's binary; with --form pods it only helps to install the image's.
     #[arg(long, default_value = "target/debug/mcp-gateway")]
     gateway: PathBuf,
-    /// The cluster; it needs the images witness and agent (dev/image).
+    /// What --form pods installs.
+    #[arg(long, default_value = "dev/manifests")]
+    manifests: PathBuf,
+    /// The cluster; it needs the images witness and agent (dev/image), and gateway for
+    /// --form pods.
     #[arg(long, env = "KUBECONFIG")]
     kubeconfig: PathBuf,
     /// dev/cluster, if the cluster is its: without it the cluster's own parts are
-    /// left alone.
+    /// left alone, and with --form pods the gateway too.
     #[arg(long, env = "MCP_GATEWAY_CLUSTER")]
     cluster: Option<PathBuf>,
     /// What to kill (may be repeated); everything in turn by default.
@@ -53,11 +60,13 @@ pub struct ChaosArgs {
 #[expect(clippy::print_stdout, reason = "the report is this command's answer")]
 pub async fn command(args: ChaosArgs) -> anyhow::Result<()> {
     let faults = match args.faults {
-        faults if faults.is_empty() => Fault::value_variants().to_vec(),
+        faults if faults.is_empty() => Fault::all(args.form),
         faults => faults,
     };
-    let chaos = run(&Options {
+    let options = Options {
+        form: args.form,
         gateway: std::path::absolute(args.gateway)?,
+        manifests: std::path::absolute(args.manifests)?,
         kubeconfig: std::path::absolute(args.kubeconfig)?,
         cluster: args.cluster.map(std::path::absolute).transpose()?,
         faults,
@@ -67,8 +76,12 @@ pub async fn command(args: ChaosArgs) -> anyhow::Result<()> {
             cold: args.cold,
         },
         api_server_away: Duration::from_secs(args.away),
-    })
-    .await?;
+    };
+    let chaos = tokio::select! {
+        chaos = run(&options) => chaos?,
+        // What is dropped with the run takes away what it made, packet filters' rules too.
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
     if let Some(folder) = args.out.parent() {
         std::fs::create_dir_all(folder)?;
     }

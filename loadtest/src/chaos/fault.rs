@@ -5,17 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use clap::ValueEnum as _;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::caller::Clock;
-use super::cluster::PATIENCE;
 use super::ledger::{Kill, Mark, Victim};
-use super::site::Site;
+use super::node;
+use super::site::{Form, Goes, Site};
 
-/// How long a container is away before it is started again.
-const RESTART: Duration = Duration::from_secs(1);
 /// How long an activator and the leader do not hear of each other: longer than
 /// either takes to give the other up.
 const PARTED: Duration = Duration::from_secs(20);
@@ -29,8 +27,10 @@ pub enum Fault {
     Server,
     /// A server's pod, deleted without grace.
     Pod,
-    /// The autoscaler that leads, by SIGKILL; started again a second later.
+    /// The autoscaler that leads, by SIGKILL; started again (in the same pod).
     Leader,
+    /// The same, and its pod; another takes its place. With --form pods only.
+    LeaderPod,
     /// An activator, by SIGKILL; started again in the same pod.
     ActivatorContainer,
     /// An activator, by SIGKILL, and its pod; another takes its place.
@@ -51,6 +51,7 @@ impl fmt::Display for Fault {
             Self::Server => "server process",
             Self::Pod => "server's pod",
             Self::Leader => "leader",
+            Self::LeaderPod => "leader's pod",
             Self::ActivatorContainer => "activator's container",
             Self::ActivatorPod => "activator's pod",
             Self::Partition => "activator parted from the leader",
@@ -64,7 +65,10 @@ impl fmt::Display for Fault {
 /// With what faults are made.
 #[derive(Debug)]
 pub struct Tools {
-    /// `dev/cluster`; without it the cluster's own parts cannot be taken away.
+    /// What the gateway runs as.
+    pub form: Form,
+    /// `dev/cluster`; without it the cluster's own parts cannot be taken away, and no
+    /// process of a pod is looked for on this machine.
     pub cluster: Option<PathBuf>,
     /// How long the API server is away.
     pub api_server_away: Duration,
@@ -73,18 +77,37 @@ pub struct Tools {
 }
 
 impl Fault {
-    /// Whether it can be made with these tools.
+    /// All that a form has.
     #[must_use]
-    pub fn is_possible(self, tools: &Tools) -> bool {
-        match self {
-            Self::ApiServer | Self::Kubelet | Self::Containerd | Self::Server => {
-                tools.cluster.is_some()
+    pub fn all(form: Form) -> Vec<Self> {
+        let all = Self::value_variants().iter().copied();
+        all.filter(|fault| form == Form::Pods || *fault != Self::LeaderPod)
+            .collect()
+    }
+
+    /// Why it cannot be made with these tools, if it cannot.
+    #[must_use]
+    pub fn obstacle(self, tools: &Tools) -> Option<&'static str> {
+        let elsewhere = tools.cluster.is_none();
+        match (self, tools.form) {
+            (Self::ApiServer | Self::Kubelet | Self::Containerd, _) => {
+                elsewhere.then_some("this cluster's parts cannot be stopped")
             }
-            Self::Pod
-            | Self::Leader
-            | Self::ActivatorContainer
-            | Self::ActivatorPod
-            | Self::Partition => true,
+            (Self::LeaderPod, Form::Processes) => Some("a process beside the cluster has no pod"),
+            (Self::Server, _)
+            | (
+                Self::Leader
+                | Self::LeaderPod
+                | Self::ActivatorContainer
+                | Self::ActivatorPod
+                | Self::Partition,
+                Form::Pods,
+            ) => elsewhere.then_some("this cluster's pods may be on another machine"),
+            (
+                Self::Leader | Self::ActivatorContainer | Self::ActivatorPod | Self::Partition,
+                Form::Processes,
+            )
+            | (Self::Pod, _) => None,
         }
     }
 }
@@ -101,26 +124,14 @@ pub async fn make(
 ) -> anyhow::Result<Mark> {
     let clock = tools.clock;
     let begun = clock.now();
-    let victim = usize::from(rand::random::<bool>()).min(site.activators.len() - 1);
+    let nobody = |()| Vec::new();
     let kills = match fault {
         Fault::Server | Fault::Pod => vec![server(fault, site, clock, instance).await?],
-        Fault::Leader => {
-            let leader = site.leader().await?;
-            site.autoscalers[leader].kill().await?;
-            sleep(RESTART).await;
-            site.autoscalers[leader].start().await?;
-            Vec::new()
-        }
-        Fault::ActivatorContainer | Fault::ActivatorPod => {
-            vec![activator(fault, site, clock, victim).await?]
-        }
-        Fault::Partition => {
-            let leader = site.leader().await?;
-            site.links[victim][leader].cut(true);
-            sleep(PARTED).await;
-            site.links[victim][leader].cut(false);
-            Vec::new()
-        }
+        Fault::Leader => site.kill_leader(Goes::Container, clock).await.map(nobody)?,
+        Fault::LeaderPod => site.kill_leader(Goes::Pod, clock).await.map(nobody)?,
+        Fault::ActivatorContainer => vec![site.kill_activator(Goes::Container, clock).await?],
+        Fault::ActivatorPod => vec![site.kill_activator(Goes::Pod, clock).await?],
+        Fault::Partition => site.part(PARTED).await.map(nobody)?,
         Fault::ApiServer => away(tools, "apiserver", tools.api_server_away).await?,
         Fault::Kubelet => away(tools, "kubelet", NODE_AWAY).await?,
         Fault::Containerd => away(tools, "containerd", NODE_AWAY).await?,
@@ -137,67 +148,21 @@ pub async fn make(
 async fn server(fault: Fault, site: &Site, clock: Clock, instance: &str) -> anyhow::Result<Kill> {
     let pod = instance.rsplit_once('.').map_or(instance, |(pod, _)| pod);
     let uid = site.space.uid(pod).await?;
-    let process = process_of(&uid);
-    let from = clock.now();
-    match (fault, process) {
-        (Fault::Server, Some(pid)) => kill_process(pid, Signal::KILL)?,
+    let process = node::process_of(&uid, "witness");
+    let (from, to) = match (fault, process) {
+        (Fault::Server, Some(process)) => node::kill(process, clock).await?,
         (Fault::Server, None) => bail!("no process of {instance} is found on this machine"),
-        _ => site.space.delete_pod(pod).await?,
-    }
-    let give_up = Instant::now() + PATIENCE;
-    while process.is_some_and(is_alive) {
-        if Instant::now() > give_up {
-            bail!("the server in {instance} does not end");
+        (_, process) => {
+            let from = clock.now();
+            site.space.delete_pod(pod).await?;
+            if let Some(process) = process {
+                node::dead(process).await?;
+            }
+            (from, clock.now())
         }
-        sleep(Duration::from_millis(10)).await;
-    }
+    };
     Ok(Kill {
         victim: Victim::Instance(instance.to_owned()),
-        from,
-        to: clock.now(),
-    })
-}
-
-/// Whether a process may still take and answer what is sent to it: it loses its memory,
-/// and so its command line, before its sockets are closed.
-fn is_alive(pid: Pid) -> bool {
-    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
-    let line = std::fs::read_to_string(path).unwrap_or_default();
-    let state = line.rsplit_once(") ").map(|(_, rest)| rest);
-    state.is_some_and(|state| !state.starts_with(['Z', 'X']))
-}
-
-/// The server's process in the pod of that uid, if its node is this machine.
-fn process_of(uid: &str) -> Option<Pid> {
-    let all = std::fs::read_dir("/proc").ok()?;
-    let mut pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(|pid| {
-        let proc = Path::new("/proc").join(pid.to_string());
-        let command = std::fs::read(proc.join("cmdline")).unwrap_or_default();
-        let groups = std::fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
-        groups.contains(&format!("/pod{uid}/"))
-            && String::from_utf8_lossy(&command).contains("witness")
-    })?;
-    Pid::from_raw(pid)
-}
-
-async fn activator(
-    fault: Fault,
-    site: &mut Site,
-    clock: Clock,
-    victim: usize,
-) -> anyhow::Result<Kill> {
-    let from = clock.now();
-    site.activators[victim].kill().await?;
-    let to = clock.now();
-    if fault == Fault::ActivatorPod {
-        site.new_pod(victim).await?;
-    } else {
-        sleep(RESTART).await;
-    }
-    site.start_activator(victim).await?;
-    Ok(Kill {
-        victim: Victim::Activator(victim),
         from,
         to,
     })

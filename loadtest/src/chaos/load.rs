@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::caller::{Asked, Caller, Clock, initialize, initialized, tools_call};
+use super::doors::Entrance;
 use super::ledger::{Call, Kind, Micros, Outcome, Trouble};
 use crate::witness::Testimony;
 
@@ -110,13 +111,9 @@ impl Load {
     ///
     /// # Errors
     /// A session cannot be opened.
-    pub async fn open(
-        activators: Vec<String>,
-        clock: Clock,
-        places: &Places,
-    ) -> anyhow::Result<Self> {
+    pub async fn open(entrance: Entrance, clock: Clock, places: &Places) -> anyhow::Result<Self> {
         let shared = Arc::new(Shared {
-            caller: Caller::new(activators, clock),
+            caller: Caller::new(entrance, clock),
             clock,
             calls: Mutex::default(),
             troubles: Mutex::default(),

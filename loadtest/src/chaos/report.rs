@@ -21,11 +21,9 @@ fn write(chaos: &Chaos, notes: &[String], text: &mut String) -> fmt::Result {
     for note in notes {
         writeln!(text, "- {note}")?;
     }
+    writeln!(text, "- the gateway: {}", chaos.form)?;
     for fault in &chaos.impossible {
-        writeln!(
-            text,
-            "- SKIPPED: {fault}: this cluster's parts cannot be stopped"
-        )?;
+        writeln!(text, "- SKIPPED: {fault}")?;
     }
     if chaos.unheard > 0 {
         let unheard = chaos.unheard;

@@ -1,7 +1,11 @@
 //! Everything that can die is killed once, on a real cluster, under open-loop load with streams open; no call is lost,
 //! misrouted or run twice, and no pod is left behind, save for what was in flight inside the killed process itself.
 //!
-//! A binary of its own, with one test: it takes parts of the cluster away, which no other test may be using meanwhile.
+//! Both with the gateway's processes beside the cluster, where every fault can be made, and with the pods that the manifests
+//! install, where what is killed comes back as it would anywhere.
+//!
+//! A binary of its own, whose tests run one after the other: they take parts of the cluster away, which no other test may be
+//! using meanwhile.
 //! Needs `MCP_GATEWAY_TEST_KUBECONFIG` (the step `cluster` of `dev/test`) and the images that the step loads;
 //! `MCP_GATEWAY_CLUSTER` names `dev/cluster`, without which the cluster's own parts are left alone.
 #![expect(
@@ -11,8 +15,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::ValueEnum;
-use mcp_gateway_loadtest::chaos::{self, Options, fault::Fault, load::Rates, report, timeline};
+use mcp_gateway_loadtest::chaos::{
+    self, Options, fault::Fault, load::Rates, report, site::Form, timeline,
+};
+use tokio::sync::Mutex;
+
+/// Whose turn it is.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// The cluster; `None`, having said so, if there is none and this is no CI.
 fn kubeconfig() -> Option<PathBuf> {
@@ -32,14 +41,41 @@ fn kubeconfig() -> Option<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_killed_nothing_is_lost_misrouted_duplicated_or_left_behind() {
+    let _turn = TURN.lock().await;
     let Some(kubeconfig) = kubeconfig() else {
         return;
     };
+    let form = Form::Processes;
+    nothing_goes_wrong(kubeconfig, form, Fault::all(form)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_when_pods_of_the_manifests_are_killed() {
+    let _turn = TURN.lock().await;
+    let Some(kubeconfig) = kubeconfig() else {
+        return;
+    };
+    if std::env::var_os("MCP_GATEWAY_CLUSTER").is_none() {
+        println!("SKIPPED: processes of the cluster's pods are only killed on dev/cluster's");
+        return;
+    }
+    let faults = [
+        Fault::ActivatorContainer,
+        Fault::ActivatorPod,
+        Fault::Leader,
+    ];
+    nothing_goes_wrong(kubeconfig, Form::Pods, faults.to_vec()).await;
+}
+
+/// Kills each once, and has every call accounted for.
+async fn nothing_goes_wrong(kubeconfig: PathBuf, form: Form, faults: Vec<Fault>) {
     let options = Options {
+        form,
         gateway: env!("CARGO_BIN_EXE_mcp-gateway").into(),
+        manifests: concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/manifests").into(),
         kubeconfig,
         cluster: std::env::var_os("MCP_GATEWAY_CLUSTER").map(PathBuf::from),
-        faults: Fault::value_variants().to_vec(),
+        faults,
         rounds: 1,
         rates: Rates {
             calls: 30.0,
@@ -52,7 +88,11 @@ async fn whatever_is_killed_nothing_is_lost_misrouted_duplicated_or_left_behind(
     let text = report::markdown(&chaos, &[]);
     println!("{text}");
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    std::fs::write(folder.join("chaos.svg"), timeline::svg(&chaos.seen)).expect("a picture");
+    std::fs::write(
+        folder.join(format!("chaos-{form:?}.svg").to_lowercase()),
+        timeline::svg(&chaos.seen),
+    )
+    .expect("a picture");
     assert_eq!(chaos.unheard, 0, "answers that no server told of");
     let most = chaos.accounts.len() * 20;
     let calls: usize = chaos.accounts.iter().map(|account| account.calls).sum();
