@@ -31,6 +31,7 @@ use super::{
     pods::Input,
     refusals::Refusal,
     seen::{instance_of, one_line},
+    sentences,
     table::{Drain, Entry, Watched},
 };
 
@@ -47,6 +48,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Of what agents say.
 const LINES: usize = 40;
 const SUMMARY: usize = 300;
+/// Why a pod ends to which nobody can say any more what it is to run.
+const ORPHAN: &str = "the leader that made its pod was lost before the pod called home";
 /// The version of the protocol that agents speak.
 const PROTOCOL: u32 = 1;
 
@@ -107,7 +110,11 @@ impl home_server::Home for Service {
             Err(why) => return Err(self.refuse(why, remote, Some(&hello))),
         };
         let (to, stream) = mpsc::channel(4);
-        let welcome = self.welcome(&caller, hello.state.is_none());
+        let wants_orders = hello.state.is_none();
+        if caller.first && wants_orders && caller.entry.orders.lock().is_none() {
+            return Err(self.orphan(&caller, remote, &hello));
+        }
+        let welcome = self.welcome(&caller, wants_orders);
         // There is room: nothing was sent before.
         let _ = to.try_send(Ok(ToAgent {
             what: Some(to_agent::What::Welcome(welcome)),
@@ -153,6 +160,14 @@ impl Service {
             "an agent's call was refused"
         );
         why.status()
+    }
+
+    /// A pod whose orders went with the leader that made it. Whoever waits for it need not wait until its agent gives up.
+    fn orphan(&self, caller: &Caller, remote: Option<SocketAddr>, hello: &agent::Hello) -> Status {
+        let report = sentences::report(ORPHAN, "");
+        // Where its task has more to read than it can, the agent's own patience ends it.
+        let _ = caller.entry.inbox.try_send(Input::AgentExited(report));
+        self.refuse(Refusal::Unknown, remote, Some(hello))
     }
 
     async fn hello(&self, from: &mut Streaming<FromAgent>) -> Result<agent::Hello, Refusal> {

@@ -200,6 +200,20 @@ async fn a_token_is_good_once() {
     assert_eq!(bench.counted(Refusal::Spent), 1);
 }
 
+/// It was made by a leader that was lost, and what it was to run with it.
+#[tokio::test]
+async fn a_pod_that_calls_for_the_first_time_when_its_orders_are_lost_is_over_at_once() {
+    let bench = Bench::new().await;
+    let (entry, mut inbox, token) = bench.pod("time-1", UID);
+    *entry.orders.lock() = None;
+    let refused = bench.call(with_token("time-1", UID, &token)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::NotFound);
+    match inbox.recv().await {
+        Some(Input::AgentExited(report)) => assert_eq!(report.summary, ORPHAN),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_stranger_learns_nothing_and_is_counted() {
     let bench = Bench::new().await;
