@@ -40,6 +40,7 @@ mod failures;
 pub mod instance;
 mod lifecycle;
 mod peers;
+mod permits;
 mod phases;
 pub mod planner;
 mod provisional;
@@ -143,7 +144,7 @@ pub struct Core {
     in_flight: BTreeSet<Ticket>,
     strays: Strays,
     waiters: HashMap<WaiterId, claims::Waiter>,
-    revivals: HashMap<SessionKey, revival::Revival>,
+    revivals: HashMap<SessionKey, permits::Revival>,
     activators: BTreeMap<ActivatorId, Activator>,
     /// The process of each pod that is listened to.
     pods: BTreeMap<PodUid, (u64, ActivatorId)>,

@@ -30,6 +30,16 @@ async fn say(space: &Space, status: Value) {
     }
 }
 
+/// A gateway, and a session that has a pod.
+async fn session(space: &Space) -> (Gateway, Peer) {
+    let backend = demo("demo", "streamable-http").policy("idleTimeout", "1h");
+    let gateway = space.gateway(&[backend], &[]).await;
+    let peer = Peer::connect(&gateway.url("demo"), "stays").await;
+    let peer = peer.expect("a session");
+    assert_eq!(count(&peer).await, 1);
+    (gateway, peer)
+}
+
 /// What the session counts in its next pod. A request may have been on its way to the pod that is gone; a client sends it
 /// again.
 async fn comes_back(gateway: &Gateway, peer: &Peer) -> String {
@@ -48,12 +58,8 @@ async fn a_session_survives_its_pods_eviction_and_its_nodes_loss_and_status_says
     let Some(space) = space("losses").await else {
         return;
     };
-    let backend = demo("demo", "streamable-http").policy("idleTimeout", "1h");
     let _turn = tools::turn(Share::Half).await;
-    let gateway = space.gateway(&[backend], &[]).await;
-    let peer = Peer::connect(&gateway.url("demo"), "stays").await;
-    let peer = peer.expect("a session");
-    assert_eq!(count(&peer).await, 1);
+    let (gateway, peer) = session(&space).await;
     for (status, why) in [
         (
             json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}),
@@ -79,12 +85,8 @@ async fn a_session_goes_on_in_a_new_pod_when_its_own_is_evicted_as_kubectl_drain
     let Some(space) = space("a drain").await else {
         return;
     };
-    let backend = demo("demo", "streamable-http").policy("idleTimeout", "1h");
     let _turn = tools::turn(Share::Half).await;
-    let gateway = space.gateway(&[backend], &[]).await;
-    let peer = Peer::connect(&gateway.url("demo"), "stays").await;
-    let peer = peer.expect("a session");
-    assert_eq!(count(&peer).await, 1);
+    let (gateway, peer) = session(&space).await;
     let before = space.pods().await;
     let pods: Api<Pod> = Api::namespaced(space.client.clone(), &space.name);
     for name in before.keys() {
