@@ -91,14 +91,21 @@ fn waiting(said: &Said) -> Option<Trouble> {
         "ImageInspectError" | "RegistryUnavailable" | "SignatureValidationFailed" => {
             (true, "its image could not be used")
         }
-        "CreateContainerConfigError" => (true, config_error(&said.message)),
+        "CreateContainerConfigError" => (!passes(&said.message), config_error(&said.message)),
         "CreateContainerError" | "RunContainerError" | "PostStartHookError" => {
-            (true, start_error(&said.message))
+            (!passes(&said.message), start_error(&said.message))
         }
         "CrashLoopBackOff" => (true, "its container ends as soon as it is started"),
         _ => return None,
     };
     Some(Trouble::new(fatal, public, said))
+}
+
+/// Whether a busy node was merely too slow: the kubelet tries again, and so need nobody else.
+fn passes(message: &str) -> bool {
+    ["timed out", "deadline exceeded", "failed to sync"]
+        .iter()
+        .any(|slow| message.contains(slow))
 }
 
 fn config_error(message: &str) -> &'static str {
@@ -109,6 +116,8 @@ fn config_error(message: &str) -> &'static str {
         "a key is missing in a Secret or ConfigMap that it needs"
     } else if says("not found") {
         "a Secret or ConfigMap that it needs does not exist"
+    } else if passes(message) {
+        "its node has not got the Secrets and ConfigMaps that it needs yet; another try follows"
     } else {
         "its container could not be configured"
     }
@@ -120,6 +129,8 @@ fn start_error(message: &str) -> &'static str {
         "its command does not exist in its image"
     } else if says("permission denied") {
         "its command may not be executed"
+    } else if passes(message) {
+        "its node was too busy to start its container; another try follows"
     } else {
         "its container could not be started"
     }

@@ -98,6 +98,16 @@ fn each_way_of_not_starting_has_its_sentence() {
 }
 
 #[test]
+fn what_a_busy_node_complains_of_is_waited_for() {
+    let late = "failed to sync secret cache: timed out waiting for the condition";
+    let trouble = waits("CreateContainerConfigError", late);
+    assert!(!trouble.fatal && trouble.public.contains("not got the Secrets"));
+    let trouble = waits("CreateContainerError", "context deadline exceeded");
+    assert!(!trouble.fatal && trouble.public.contains("too busy"));
+    assert!(waits("CreateContainerError", "no space left on device").fatal);
+}
+
+#[test]
 fn each_end_has_its_sentence() {
     let report = container(3, "Error", "");
     assert_eq!(
