@@ -110,11 +110,7 @@ impl home_server::Home for Service {
             Err(why) => return Err(self.refuse(why, remote, Some(&hello))),
         };
         let (to, stream) = mpsc::channel(4);
-        let wants_orders = hello.state.is_none();
-        if caller.first && wants_orders && caller.entry.orders.lock().is_none() {
-            return Err(self.orphan(&caller, remote, &hello));
-        }
-        let welcome = self.welcome(&caller, wants_orders);
+        let welcome = self.welcome(&caller, wants_orders(&hello));
         // There is room: nothing was sent before.
         let _ = to.try_send(Ok(ToAgent {
             what: Some(to_agent::What::Welcome(welcome)),
@@ -160,14 +156,6 @@ impl Service {
             "an agent's call was refused"
         );
         why.status()
-    }
-
-    /// A pod whose orders went with the leader that made it. Whoever waits for it need not wait until its agent gives up.
-    fn orphan(&self, caller: &Caller, remote: Option<SocketAddr>, hello: &agent::Hello) -> Status {
-        let report = sentences::report(ORPHAN, "");
-        // Where its task has more to read than it can, the agent's own patience ends it.
-        let _ = caller.entry.inbox.try_send(Input::AgentExited(report));
-        self.refuse(Refusal::Unknown, remote, Some(hello))
     }
 
     async fn hello(&self, from: &mut Streaming<FromAgent>) -> Result<agent::Hello, Refusal> {
@@ -220,6 +208,10 @@ impl Service {
             match expected.as_ref() {
                 None => return Err(Refusal::Spent),
                 Some(expected) if !expected.is(&token) => return Err(Refusal::Token),
+                // Not spent: a second call of the same agent is no theft.
+                Some(_) if wants_orders(hello) && entry.orders.lock().is_none() => {
+                    return Err(orphan(&entry));
+                }
                 Some(_) => *expected = None,
             }
         }
@@ -260,6 +252,19 @@ impl Service {
             orders,
         }
     }
+}
+
+/// Whether the agent has nothing to do yet.
+fn wants_orders(hello: &agent::Hello) -> bool {
+    hello.state.is_none()
+}
+
+/// A pod whose orders went with the leader that made it. Whoever waits for it need not wait until its agent gives up.
+fn orphan(entry: &Entry) -> Refusal {
+    let report = sentences::report(ORPHAN, "");
+    // Where its task has more to read than it can, the agent's own patience ends it.
+    let _ = entry.inbox.try_send(Input::AgentExited(report));
+    Refusal::Unknown
 }
 
 /// The address that the pod may be reached at. The connection proves it, unless something on the way translates
