@@ -55,6 +55,14 @@ impl Activator {
         self.gateway.holds.waiting()
     }
 
+    /// Waits until no exchange is in flight or held, or `within` has passed, and refuses none meanwhile: for a replica that
+    /// nobody is sent to any more, and whose control plane goes on without it.
+    pub async fn finish(&self, within: Duration) {
+        self.gateway.tasks.close();
+        // Whoever is later than this is told by the shutdown.
+        let _in_time = tokio::time::timeout(within, self.gateway.tasks.wait()).await;
+    }
+
     /// Shuts down: held exchanges are refused (503) at once and nothing new is taken; what runs may go on until the
     /// deadline, then open streams get their terminal error. Last the control plane is told goodbye. Returns when all is
     /// done.

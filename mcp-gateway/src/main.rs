@@ -12,6 +12,7 @@ mod demo;
 mod files;
 mod keys;
 mod landing;
+mod leaving;
 mod listen;
 mod parts;
 mod report;

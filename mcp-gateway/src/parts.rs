@@ -22,6 +22,7 @@ use crate::{
     banner::base_url,
     config::{Access, Edge},
     keys, landing,
+    leaving::Leaving,
     listen::Listener,
     telemetry::MetricsPage,
 };
@@ -41,14 +42,31 @@ pub(crate) fn async_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// What ends the tasks around it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tokens {
     /// The gateway shuts down: not ready any more.
     pub(crate) closing: CancellationToken,
-    /// No new connections.
+    /// Clients are asked to connect anew, elsewhere.
+    pub(crate) leaving: Leaving,
+    /// No new connections of clients.
+    pub(crate) left: CancellationToken,
+    /// No new connections, of clients or operators.
     pub(crate) stop: CancellationToken,
     /// No connections at all.
     pub(crate) cut: CancellationToken,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        let stop = CancellationToken::new();
+        Self {
+            closing: CancellationToken::new(),
+            leaving: Leaving::default(),
+            left: stop.child_token(),
+            stop,
+            cut: CancellationToken::new(),
+        }
+    }
 }
 
 /// Who callers are.
@@ -146,8 +164,8 @@ pub(crate) fn serve_clients(
     let front = Router::new()
         .route("/", get(landing::page))
         .with_state(landing);
-    let data = activator.router(front);
-    tokio::spawn(clients.serve(data, tokens.stop.clone(), tokens.cut.clone()))
+    let data = tokens.leaving.over(activator.router(front));
+    tokio::spawn(clients.serve(data, tokens.left.clone(), tokens.cut.clone()))
 }
 
 /// The end of what listens: nothing new, then what is under way has `last_words` to leave, each listener in turn, then all

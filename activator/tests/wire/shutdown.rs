@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_gateway_api::view::Service;
 
-use crate::support::{INITIALIZE, World, call};
+use crate::support::{INITIALIZE, PATIENCE, World, call};
 
 #[tokio::test]
 async fn held_exchanges_are_refused_and_streams_told_at_shutdown() {
@@ -66,6 +66,32 @@ async fn a_shutdown_waits_for_what_runs() {
     ending.await.unwrap();
     // Goodbye is the last word: nothing is used any more, and no drain need wait for this activator.
     assert_eq!(world.scaler.left(), [world.activator.gateway().config().id]);
+}
+
+#[tokio::test]
+async fn a_replica_that_finishes_refuses_nothing_and_waits_for_what_it_holds() {
+    let world = World::new().await;
+    world.scaler.hold_claims();
+    let client = world.client.clone();
+    let held = tokio::spawn(async move { client.post(INITIALIZE, &[]).await });
+    world
+        .until("it waits", || world.activator.waiting() == 1)
+        .await;
+    let activator = world.activator.clone();
+    let ending = tokio::spawn(async move { activator.finish(PATIENCE).await });
+    let client = world.client.clone();
+    let later = tokio::spawn(async move { client.post(INITIALIZE, &[]).await });
+    world
+        .until("the later one waits too", || world.activator.waiting() == 2)
+        .await;
+    assert!(!ending.is_finished());
+    world.scaler.release_claims();
+    assert_eq!(held.await.unwrap().status, 200);
+    assert_eq!(later.await.unwrap().status, 200);
+    tokio::time::timeout(PATIENCE, ending)
+        .await
+        .expect("it waits for nothing else")
+        .unwrap();
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ pub(crate) struct ActivatorArgs {
     /// UID of the pod that this activator runs in [default: a new one at each start]
     #[arg(long, env = "MCP_GATEWAY_POD_UID", value_name = "UID")]
     pub(crate) pod_uid: Option<String>,
+    /// How long to serve on, but not as ready, after SIGTERM: until no load balancer sends clients here [default: 0s]
+    #[arg(long, env = "MCP_GATEWAY_SHUTDOWN_DELAY", value_name = "DURATION")]
+    pub(crate) shutdown_delay: Option<Period>,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
     #[command(flatten)]

@@ -21,6 +21,8 @@ pub(crate) struct ActivatorSettings {
     /// The pod it runs in, if it was told.
     pub(crate) pod: Option<PodUid>,
     pub(crate) ready_file: Option<PathBuf>,
+    /// So long it serves on after it was asked to end.
+    pub(crate) shutdown_delay: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) log: Log,
 }
@@ -57,6 +59,7 @@ impl ActivatorSettings {
             secrets: args.common.secrets.clone(),
             scaler: args.scaler.clone(),
             pod: pod.map(|uid| pod_uid("pod-uid", uid)).transpose()?,
+            shutdown_delay: args.shutdown_delay.map_or(Duration::ZERO, |delay| delay.0),
             shutdown_timeout: shutdown_timeout(&layer),
             log: Log::of(&layer, terminal),
             backends: layer.backends,

@@ -1,9 +1,13 @@
 //! The role `activator`: the data plane, with a leader somewhere else.
 //!
 //! Order as in [`mod@crate::serve`]: what can refuse to start does so before anything listens, and the end goes the other way
-//! round. Never starts or stops anything.
+//! round. What differs is that nobody need notice the end: other replicas take what is new, and what is held here waits on.
+//! Never starts or stops anything.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
 use mcp_gateway_activator::{
@@ -18,7 +22,10 @@ use mcp_gateway_api::{
     status::Status,
 };
 use mcp_gateway_link::{RemoteConfig, RemoteScaler};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use super::replicas;
 use crate::{
@@ -172,16 +179,30 @@ impl Running {
     }
 
     async fn end(self, shutdown: &Shutdown, listeners: Vec<JoinHandle<()>>) {
-        let within = self.settings.shutdown_timeout;
-        tracing::info!(within = ?within, "shutting down: nothing new is taken (again to end at once)");
-        self.tokens.closing.cancel();
-        self.documents.stop();
         tokio::select! {
-            () = self.activator.shutdown(within) => {}
+            () = self.leave() => {}
             () = shutdown.at_once.cancelled() => tracing::warn!("ending at once"),
         }
+        self.documents.stop();
         let ready_file = self.settings.ready_file.as_deref();
         parts::close(&self.tokens, listeners, parts::LAST_WORDS, ready_file).await;
         tracing::info!("ended");
+    }
+
+    /// A replica leaves without anybody noticing: the leader that starts instances goes on, so that what is held here gets
+    /// its answer like what runs.
+    async fn leave(&self) {
+        let (delay, within) = (self.settings.shutdown_delay, self.settings.shutdown_timeout);
+        tracing::info!(
+            ?delay,
+            ?within,
+            "shutting down: clients are sent elsewhere (again to end at once)"
+        );
+        self.tokens.closing.cancel();
+        self.tokens.leaving.begin();
+        sleep(delay).await;
+        self.tokens.left.cancel();
+        self.activator.finish(within).await;
+        self.activator.shutdown(Duration::ZERO).await;
     }
 }
