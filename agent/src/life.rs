@@ -260,6 +260,8 @@ impl Pod {
                     Some(RuntimeEvent::Warning(_, text)) => {
                         self.known.send_modify(|known| known.warn(text));
                     }
+                    // A process waits for nothing.
+                    Some(RuntimeEvent::Waits(..)) => {}
                     Some(RuntimeEvent::Exited(_, report)) => return report,
                     None => return ExitReport::default(),
                 },
@@ -279,6 +281,7 @@ impl Pod {
             signal: report.signal,
             stderr_tail: report.stderr_tail,
             summary: report.summary,
+            private: report.private,
         };
         self.known.send_modify(|known| known.exited = Some(exited));
         if timeout(FAREWELL, &mut self.line).await.is_err() {

@@ -93,6 +93,9 @@ pub struct ExitReport {
     pub signal: Option<i32>,
     /// The last lines of its stderr, oldest first, bounded.
     pub stderr_tail: Vec<String>,
-    /// A short safe sentence: `it exited with code 3 before it served`.
+    /// A short sentence: `it exited with code 3 before it served`. Clients may read it unless it is `private`.
     pub summary: String,
+    /// The summary names commands, folders or variables: operators alone may read it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
 }

@@ -116,8 +116,6 @@ struct LastFailure {
     ticket: Ticket,
     at: Instant,
     exit: ExitReport,
-    /// Its program ran. If not, the report names commands, paths and variables: the operator's alone.
-    ran: bool,
     log: Option<String>,
     in_a_row: u32,
 }

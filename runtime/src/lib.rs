@@ -61,6 +61,9 @@ pub enum RuntimeEvent {
     Ready(InstanceId, Endpoint),
     /// Something an operator should know, such as a listener off loopback.
     Warning(InstanceId, String),
+    /// What its start waits for outside of it, such as room on a node, as clients may read it; `None` once that is over. The
+    /// latest holds.
+    Waits(InstanceId, Option<String>),
     /// It is gone for good, whether told to or not.
     Exited(InstanceId, ExitReport),
 }

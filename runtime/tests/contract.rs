@@ -89,6 +89,7 @@ fn letter(event: &RuntimeEvent) -> (InstanceId, char) {
         RuntimeEvent::Running(id) => (*id, 'R'),
         RuntimeEvent::Ready(id, _) => (*id, 'S'),
         RuntimeEvent::Warning(id, _) => (*id, 'W'),
+        RuntimeEvent::Waits(id, _) => (*id, 'w'),
         RuntimeEvent::Exited(id, _) => (*id, 'E'),
     }
 }
@@ -118,8 +119,10 @@ async fn an_exit_is_told_once_with_its_code<S: Stage>(mut stage: S) {
         RuntimeEvent::Exited(id, report) => {
             assert_eq!((id, report.code), (launched.instance, Some(3)));
         }
-        other
-        @ (RuntimeEvent::Running(_) | RuntimeEvent::Ready(..) | RuntimeEvent::Warning(..)) => {
+        other @ (RuntimeEvent::Running(_)
+        | RuntimeEvent::Ready(..)
+        | RuntimeEvent::Warning(..)
+        | RuntimeEvent::Waits(..)) => {
             panic!("{other:?}")
         }
     }

@@ -44,6 +44,7 @@ async fn end_of(events: &mut EventReceiver, id: InstanceId) -> (Vec<RuntimeEvent
             other @ (RuntimeEvent::Running(_)
             | RuntimeEvent::Ready(..)
             | RuntimeEvent::Warning(..)
+            | RuntimeEvent::Waits(..)
             | RuntimeEvent::Exited(..)) => before.push(other),
         }
     }
@@ -57,6 +58,7 @@ async fn ready(events: &mut EventReceiver, id: InstanceId) {
             other @ (RuntimeEvent::Running(_)
             | RuntimeEvent::Ready(..)
             | RuntimeEvent::Warning(..)
+            | RuntimeEvent::Waits(..)
             | RuntimeEvent::Exited(..)) => panic!("{other:?}"),
         }
     }
@@ -222,14 +224,22 @@ async fn a_pod_that_fits_nowhere_is_a_warning_until_it_is_ended() {
         ..spec.pod.as_ref().clone()
     });
     let launched = runtime.launch(order(spec)).await.expect("it is made");
-    match next(&mut events).await {
-        RuntimeEvent::Warning(_, text) => {
-            assert!(text.contains("no node") && text.contains("cpu"), "{text}")
-        }
-        other @ (RuntimeEvent::Running(_) | RuntimeEvent::Ready(..) | RuntimeEvent::Exited(..)) => {
-            panic!("{other:?}")
-        }
-    }
+    // Clients hear the sentence, operators also what Kubernetes says of it.
+    let [public, private] = match [next(&mut events).await, next(&mut events).await] {
+        [
+            RuntimeEvent::Waits(_, Some(public)),
+            RuntimeEvent::Warning(_, private),
+        ] => [public, private],
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        public.contains("no node") && !public.contains("cpu"),
+        "{public}"
+    );
+    assert!(
+        private.contains("no node") && private.contains("cpu"),
+        "{private}"
+    );
     runtime.terminate(launched.instance, FAREWELL).await;
     end_of(&mut events, launched.instance).await;
 }

@@ -292,16 +292,24 @@ impl Core {
         };
         let failure = match slot {
             Some(slot) if slot.starved => no_room("the gateway is at its limit of instances"),
-            Some(_) | None => Failure::new(
-                FailureKind::HoldTimeout,
-                "The server is still starting; try again soon.",
-            )
-            .retry_after(HOLD_RETRY),
+            Some(_) | None => self.still_starting(slot),
         };
         self.answer(id, Err(failure));
         if let Place::Slot(slot) = place {
             self.poke(slot);
         }
+    }
+
+    fn still_starting(&self, slot: Option<&Slot>) -> Failure {
+        let ticket = slot.and_then(|slot| slot.phase.current());
+        let instance = ticket.and_then(|ticket| self.instances.get(&ticket));
+        let public = match instance.and_then(|instance| instance.waits_for.as_deref()) {
+            Some(what) => {
+                format!("The server is still starting, and waits: {what}. Try again soon.")
+            }
+            None => "The server is still starting; try again soon.".to_owned(),
+        };
+        Failure::new(FailureKind::HoldTimeout, public).retry_after(HOLD_RETRY)
     }
 
     fn count_waiting(&mut self, backend: &mcp_gateway_api::ids::BackendName, by: i64) {

@@ -106,7 +106,6 @@ impl Core {
                 ticket,
                 at: self.now,
                 exit: report.clone(),
-                ran: instance.launched.is_some(),
                 log: instance.launched.as_ref().and_then(|l| l.log.clone()),
                 in_a_row,
             });
@@ -123,13 +122,13 @@ impl Core {
         let name = slot.map_or("", |slot| slot.backend().as_str());
         let (why, private) = match last {
             None => ("its last starts failed", String::new()),
-            Some(last) if last.ran => (
-                last.exit.summary.trim_end_matches('.'),
-                last.exit.stderr_tail.join("\n"),
-            ),
-            Some(last) => (
+            Some(last) if last.exit.private => (
                 "it could not be launched; the gateway's own status page says why",
                 last.exit.summary.clone(),
+            ),
+            Some(last) => (
+                last.exit.summary.trim_end_matches('.'),
+                last.exit.stderr_tail.join("\n"),
             ),
         };
         Failure::new(

@@ -246,6 +246,8 @@ pub(super) struct Instance {
     pub(super) permits: BTreeSet<SessionKey>,
     /// Sentences for the operator, bounded.
     pub(super) warnings: Vec<String>,
+    /// What its start waits for outside of it, as clients may read it.
+    pub(super) waits_for: Option<String>,
     /// Of one that an earlier leader launched.
     pub(super) adopted: Option<Adopted>,
     /// Activators that know it to be gone: they never lease it again, and acknowledge no drain of it.

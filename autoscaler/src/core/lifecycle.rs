@@ -202,6 +202,7 @@ impl Core {
             RuntimeEvent::Running(id)
             | RuntimeEvent::Ready(id, _)
             | RuntimeEvent::Warning(id, _)
+            | RuntimeEvent::Waits(id, _)
             | RuntimeEvent::Exited(id, _) => *id,
         };
         let Some(ticket) = self.by_id.get(&id).copied() else {
@@ -216,6 +217,11 @@ impl Core {
                     && instance.warnings.len() < MAX_WARNINGS
                 {
                     instance.warnings.push(text);
+                }
+            }
+            RuntimeEvent::Waits(_, what) => {
+                if let Some(instance) = self.instances.get_mut(&ticket) {
+                    instance.waits_for = what;
                 }
             }
             RuntimeEvent::Exited(_, report) => self.exited(ticket, report),

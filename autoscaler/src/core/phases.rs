@@ -47,6 +47,7 @@ impl Instance {
             alarm: None,
             permits: BTreeSet::new(),
             warnings: Vec::new(),
+            waits_for: None,
             adopted: None,
             forsaken: BTreeSet::new(),
         }

@@ -39,7 +39,7 @@ impl Strays {
             until,
             events: Vec::new(),
         });
-        let is_warning = matches!(event, RuntimeEvent::Warning(..));
+        let is_warning = matches!(event, RuntimeEvent::Warning(..) | RuntimeEvent::Waits(..));
         // Each of the other kinds comes once; losing one would strand the instance.
         if !is_warning || stray.events.len() < MAX_EVENTS {
             stray.events.push(event);

@@ -41,6 +41,8 @@ pub(super) enum Script {
     ReadyAfter(Duration),
     /// The launch itself is refused.
     Refused,
+    /// The same, and clients may read why.
+    NotAdmitted,
     /// Runs, and exits after that long.
     Dies(Duration),
     /// Runs, and never accepts.
@@ -64,6 +66,12 @@ pub(super) struct FakeRuntime {
 impl FakeRuntime {
     fn exit(world: &Mutex<World>, id: InstanceId) -> bool {
         world.lock().alive.remove(&id).is_some()
+    }
+
+    pub(super) async fn waits(&self, id: InstanceId, what: Option<&str>) {
+        let what = what.map(str::to_owned);
+        let event = RuntimeEvent::Waits(id, what);
+        self.events.send(event).await.unwrap();
     }
 
     pub(super) async fn crash(&self, id: InstanceId) {
@@ -98,7 +106,13 @@ impl Runtime for FakeRuntime {
             }
         };
         if matches!(script, Script::Refused) {
-            return Err(died("there is no such command"));
+            return Err(ExitReport {
+                private: true,
+                ..died("there is no such command")
+            });
+        }
+        if matches!(script, Script::NotAdmitted) {
+            return Err(died("a quota has no room for it"));
         }
         let instance = InstanceId::random();
         {
@@ -121,7 +135,7 @@ impl Runtime for FakeRuntime {
                     }
                     return;
                 }
-                Script::Hangs | Script::Refused => return,
+                Script::Hangs | Script::Refused | Script::NotAdmitted => return,
             }
             if world.lock().alive.contains_key(&instance) {
                 say(RuntimeEvent::Ready(instance, endpoint())).await;

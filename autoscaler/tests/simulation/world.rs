@@ -538,7 +538,9 @@ impl World {
                     match &event {
                         RuntimeEvent::Running(_) => copy.running = true,
                         RuntimeEvent::Ready(..) => copy.ready = true,
-                        RuntimeEvent::Warning(..) | RuntimeEvent::Exited(..) => {}
+                        RuntimeEvent::Warning(..)
+                        | RuntimeEvent::Waits(..)
+                        | RuntimeEvent::Exited(..) => {}
                     }
                     self.feed(Event::Runtime(event));
                 }

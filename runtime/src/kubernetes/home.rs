@@ -389,6 +389,7 @@ fn report(exited: agent::Exited) -> ExitReport {
             .map(|line| one_line(line, actor::LOG_WIDTH))
             .collect(),
         summary: one_line(&exited.summary, SUMMARY),
+        private: exited.private,
     }
 }
 

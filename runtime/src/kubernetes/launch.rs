@@ -40,8 +40,7 @@ enum Tried {
 
 /// Makes the pod.
 pub(crate) async fn launch(world: &Arc<World>, order: LaunchOrder) -> Result<Launched, ExitReport> {
-    let refused = |why: String| sentences::report(&why, "");
-    let form = forms::choose(&order.backend.launch, world.abilities).map_err(refused)?;
+    let form = forms::choose(&order.backend.launch, world.abilities).map_err(unmakeable)?;
     check_sources(world, &order).await?;
     let installation = world.settings.installation.as_str();
     let slot_hash = names::slot_hash(installation, &order.slot);
@@ -58,17 +57,29 @@ pub(crate) async fn launch(world: &Arc<World>, order: LaunchOrder) -> Result<Lau
             number,
             owner_uid: owner.as_deref(),
         };
-        let template = Template::render(&order, form, &world.settings, place).map_err(refused)?;
+        let template =
+            Template::render(&order, form, &world.settings, place).map_err(unmakeable)?;
         match create(world, &template).await? {
             Tried::Made(pod, token) => {
                 let launched = world.take_in_new(&pod, &template, &order, token);
                 reserved.used();
-                return launched.ok_or_else(|| refused("its pod has no UID".into()));
+                return launched.ok_or_else(|| unmakeable("its pod has no UID".into()));
             }
             Tried::Taken => least = number + 1,
         }
     }
-    Err(refused(format!("{NAMES} names for its pod were all taken")))
+    Err(unmakeable(format!(
+        "{NAMES} names for its pod were all taken"
+    )))
+}
+
+/// No pod can be made of the document as it is: which of its fields or variables is wrong is its author's business.
+fn unmakeable(why: String) -> ExitReport {
+    ExitReport {
+        summary: why,
+        private: true,
+        ..ExitReport::default()
+    }
 }
 
 /// A name that is given back unless it was used.
@@ -94,8 +105,7 @@ impl Drop for Reserved<'_> {
 async fn create(world: &World, template: &Template) -> Result<Tried, ExitReport> {
     let token = world.key.launch_token(&template.name);
     let encoded = URL_SAFE_NO_PAD.encode(token.as_bytes());
-    let refused = |why: String| sentences::report(&why, "");
-    let pod = template.pod(&encoded).map_err(refused)?;
+    let pod = template.pod(&encoded).map_err(unmakeable)?;
     let until = Instant::now() + PATIENCE;
     let mut pause = AGAIN;
     loop {

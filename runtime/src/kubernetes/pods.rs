@@ -89,6 +89,8 @@ pub(crate) struct Pod {
     report: Option<ExitReport>,
     /// What last kept it from running, for the report of a start that took too long.
     trouble: Option<sentences::Trouble>,
+    /// What was last said that its start waits for.
+    waits: Option<&'static str>,
     /// Why our own probe does not take it as serving.
     not_yet: Option<String>,
     warnings: Vec<String>,
@@ -106,6 +108,7 @@ impl Pod {
             stage: Stage::Created,
             report: None,
             trouble: None,
+            waits: None,
             not_yet: None,
             warnings: Vec::new(),
             probing: false,
@@ -205,8 +208,17 @@ impl Pod {
                 out.push(Effect::Probe(ip));
             }
         }
-        if let Some(trouble) = sentences::trouble(seen) {
-            self.in_trouble(trouble, out);
+        match sentences::trouble(seen) {
+            Some(trouble) => self.in_trouble(trouble, out),
+            None => self.waits(None, out),
+        }
+    }
+
+    fn waits(&mut self, now: Option<&'static str>, out: &mut Vec<Effect>) {
+        if now != self.waits {
+            self.waits = now;
+            let text = now.map(str::to_owned);
+            out.push(Effect::Say(RuntimeEvent::Waits(self.id, text)));
         }
     }
 
@@ -217,6 +229,7 @@ impl Pod {
             self.stage = Stage::Ending;
             out.push(Effect::Delete(GIVE_UP));
         } else {
+            self.waits(Some(trouble.public), out);
             self.warn(trouble.both(), out);
         }
         self.trouble = Some(trouble);

@@ -19,6 +19,7 @@ pub(super) fn report(
             signal,
             stderr_tail,
             summary: "it used more memory than its limit and was killed".to_owned(),
+            private: false,
         };
     }
     ExitReport {
@@ -26,6 +27,7 @@ pub(super) fn report(
         signal,
         stderr_tail,
         summary: summary(code, signal, told),
+        private: false,
     }
 }
 

@@ -96,10 +96,11 @@ pub(crate) struct Plan {
     pub(crate) dir: Option<PathBuf>,
 }
 
-/// A report for something that never began.
+/// A report for something that never began; what it says names commands, folders and variables.
 pub(crate) fn not_started(summary: impl Into<String>) -> ExitReport {
     ExitReport {
         summary: summary.into(),
+        private: true,
         ..ExitReport::default()
     }
 }

@@ -23,6 +23,19 @@ async fn a_refused_launch_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_launch_that_is_refused_for_a_reason_that_names_nothing_says_it_to_clients() {
+    let bench = Bench::new(policy(Isolation::Tenant));
+    bench.script([Script::NotAdmitted]);
+    let failure = bench.claim(Purpose::Exchange).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::StartFailed);
+    assert!(
+        failure.public.ends_with(": a quota has no room for it."),
+        "{failure}"
+    );
+    assert_eq!(failure.private.as_deref(), Some("secret detail"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_dies_once_is_tried_again_within_the_hold() {
     let bench = Bench::new(policy(Isolation::Tenant));
     bench.script([Script::Dies(Duration::from_millis(50)), Script::Prompt]);

@@ -137,3 +137,21 @@ async fn a_claim_whose_budget_passes_is_told_so_and_the_start_goes_on() {
     assert_eq!(claimed.cold.unwrap().serve, Duration::from_secs(80));
     assert_eq!(bench.launches(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_vain_hears_what_the_start_waits_for() {
+    let bench = Bench::new(policy(Isolation::Tenant));
+    bench.script([Script::ReadyAfter(Duration::from_secs(300))]);
+    for (what, expected) in [(Some("no node has room"), true), (None, false)] {
+        let told = async {
+            sleep(Duration::from_secs(1)).await;
+            let (id, _) = bench.runtime.world.lock().launched[0].clone();
+            bench.runtime.waits(id, what).await;
+        };
+        let (claimed, ()) = tokio::join!(bench.claim(Purpose::Exchange), told);
+        let failure = claimed.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::HoldTimeout);
+        let says = failure.public.contains("no node has room");
+        assert_eq!(says, expected, "{failure}");
+    }
+}

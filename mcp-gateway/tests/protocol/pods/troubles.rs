@@ -133,6 +133,8 @@ async fn meet(space: &Space, gateway: &Gateway, trouble: &Trouble) {
     let looking = until_known(gateway, name, trouble.why);
     let (reply, known) = tokio::join!(knocking, looking);
     assert_told(name, trouble.kinds, &reply);
+    let told = reply.json()["error"]["message"].to_string();
+    assert!(told.contains(trouble.why), "{name}: {told}");
     println!(
         "{name}: the client: {}; the operator: {known}",
         reply.json()["error"]

@@ -66,6 +66,7 @@ fn said(effects: &[Effect]) -> String {
         Effect::Say(RuntimeEvent::Running(_)) => 'R',
         Effect::Say(RuntimeEvent::Ready(..)) => 'S',
         Effect::Say(RuntimeEvent::Warning(..)) => 'W',
+        Effect::Say(RuntimeEvent::Waits(..)) => 'w',
         Effect::Say(RuntimeEvent::Exited(..)) => 'E',
         Effect::Probe(_) => 'p',
         Effect::Drain(_) => 'd',
@@ -141,6 +142,9 @@ fn what_can_never_run_is_given_up_and_what_may_is_waited_for() {
     let patient = vec![
         here(|seen| seen.unschedulable = Some("0/1 nodes are available".into())),
         here(|seen| seen.unschedulable = Some("0/1 nodes are available".into())),
+        // Another pod has made room, and is back.
+        here(|_| ()),
+        here(|seen| seen.unschedulable = Some("0/1 nodes are available".into())),
         Input::LaunchDeadline,
         Input::Gone(None),
     ];
@@ -149,7 +153,12 @@ fn what_can_never_run_is_given_up_and_what_may_is_waited_for() {
         .into_iter()
         .flat_map(|input| pod.step(input))
         .collect();
-    assert_eq!(said(&effects), "WxE");
+    assert_eq!(said(&effects), "wWwwxE", "operators are warned once");
+    let waits = |text: Option<&str>| Effect::Say(RuntimeEvent::Waits(ID, text.map(str::to_owned)));
+    let room = "no node of the cluster has room for its pod";
+    for (at, what) in [(0, Some(room)), (2, None), (3, Some(room))] {
+        assert_eq!(effects[at], waits(what));
+    }
     let Some(Effect::Say(RuntimeEvent::Exited(_, report))) = effects.last() else {
         panic!("{effects:?}");
     };
