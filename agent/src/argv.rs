@@ -9,7 +9,8 @@ The process of mcp-gateway inside a pod: calls home, runs the MCP server it is o
 
   mcp-gateway-agent [COMMAND ARGS...]   serve, as the pod's environment (MCP_GATEWAY_AGENT_*) says; COMMAND is the
                                         server of an image that embeds the agent, where the document names none
-  mcp-gateway-agent copy-to DIR         put this program into DIR (for init containers)
+  mcp-gateway-agent lend DIR            put this program into DIR and stay until told to end
+  mcp-gateway-agent lent DIR            return once that has been done
   mcp-gateway-agent --version | --help
 ";
 
@@ -18,8 +19,10 @@ The process of mcp-gateway inside a pod: calls home, runs the MCP server it is o
 pub(crate) enum Invocation {
     /// Call home and serve; with the image's own command.
     Serve(Vec<String>),
-    /// Copy this program into a folder.
-    CopyTo(String),
+    /// Copy this program into a folder, and stay.
+    Lend(String),
+    /// Wait for that copy.
+    Lent(String),
     /// Say the version.
     Version,
     /// Say how it is used.
@@ -34,8 +37,9 @@ pub(crate) fn read(args: Vec<String>) -> Invocation {
     match words.as_slice() {
         ["--version"] => Invocation::Version,
         ["--help" | "-h"] => Invocation::Help,
-        ["copy-to", dir] => Invocation::CopyTo((*dir).to_owned()),
-        ["copy-to", ..] => Invocation::Misused("copy-to takes one folder"),
+        ["lend", dir] => Invocation::Lend((*dir).to_owned()),
+        ["lent", dir] => Invocation::Lent((*dir).to_owned()),
+        ["lend" | "lent", ..] => Invocation::Misused("lend and lent take one folder"),
         _ => Invocation::Serve(args),
     }
 }
@@ -53,8 +57,9 @@ mod tests {
         assert_eq!(of(&[]), Invocation::Serve(Vec::new()));
         assert_eq!(of(&["--version"]), Invocation::Version);
         assert_eq!(of(&["--help"]), Invocation::Help);
-        assert_eq!(of(&["copy-to", "/x"]), Invocation::CopyTo("/x".into()));
-        assert!(matches!(of(&["copy-to"]), Invocation::Misused(_)));
+        assert_eq!(of(&["lend", "/x"]), Invocation::Lend("/x".into()));
+        assert_eq!(of(&["lent", "/x"]), Invocation::Lent("/x".into()));
+        assert!(matches!(of(&["lend"]), Invocation::Misused(_)));
         let server = ["node", "server.js", "--help"];
         assert_eq!(
             of(&server),

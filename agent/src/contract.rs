@@ -24,7 +24,7 @@ pub(crate) enum Form {
     Sidecar,
     /// It was mounted from an image.
     ImageVolume,
-    /// It was copied by an init container.
+    /// It was copied by a container that lends it.
     Init,
 }
 

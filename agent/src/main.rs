@@ -2,7 +2,7 @@
 //!
 //! From the outside in: `argv` (what the command line asks), `contract` (what the pod's environment says), `life` (orders,
 //! one server, its end), `home` (the line), `patience` (pure: whom to call when), `known` (pure: what home is to know),
-//! `orders` (pure: what is to be run), `copy` (the form `init`). Servers and the bridge are the runtime's
+//! `orders` (pure: what is to be run), `lend` (the form `init`). Servers and the bridge are the runtime's
 //! ([`mcp_gateway_runtime::process::alone`]).
 //!
 //! Compatible for good: agents outlive upgrades, in images of other people. Everything runs on one thread, and names
@@ -23,9 +23,9 @@ use crate::argv::Invocation;
 
 mod argv;
 mod contract;
-mod copy;
 mod home;
 mod known;
+mod lend;
 mod life;
 mod log;
 mod orders;
@@ -40,10 +40,8 @@ fn main() -> ExitCode {
         .map(|word| word.to_string_lossy().into_owned());
     let done = match argv::read(args.collect()) {
         Invocation::Serve(image_command) => serve(image_command),
-        Invocation::CopyTo(dir) => copy::copy_to(Path::new(&dir)).map(|copy| {
-            say(&format!("copied to {}\n", copy.display()));
-            ExitCode::SUCCESS
-        }),
+        Invocation::Lend(dir) => alone(lend::lend(Path::new(&dir))),
+        Invocation::Lent(dir) => alone(lend::lent(Path::new(&dir))),
         Invocation::Version => {
             say(concat!(
                 "mcp-gateway-agent ",
@@ -81,6 +79,17 @@ fn serve(image_command: Vec<String>) -> io::Result<ExitCode> {
     let (contract, environment) = contract::read(env::vars_os());
     let contract = contract.map_err(io::Error::other)?;
     hide();
+    let given = |began| life::Given {
+        contract,
+        image_command,
+        environment,
+        began,
+    };
+    alone(async move { life::live(given(Instant::now())).await })
+}
+
+/// Runs it to its end on this thread.
+fn alone(work: impl Future<Output = io::Result<ExitCode>>) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Spawning and the copying of output: few, short, and their memory is to be given back.
@@ -88,13 +97,7 @@ fn serve(image_command: Vec<String>) -> io::Result<ExitCode> {
         .thread_keep_alive(Duration::from_secs(1))
         .thread_stack_size(256 * 1024)
         .build()?;
-    let given = |began| life::Given {
-        contract,
-        image_command,
-        environment,
-        began,
-    };
-    runtime.block_on(async move { life::live(given(Instant::now())).await })
+    runtime.block_on(work)
 }
 
 /// Keeps our memory and first environment, where the proofs of this pod's identity are, from the server, which runs as

@@ -78,7 +78,7 @@ pub enum AgentForm {
     Sidecar,
     /// The agent's image mounted read-only; needs `command`.
     ImageVolume,
-    /// Copied by an init container into an `emptyDir`; needs `command`.
+    /// Copied into an `emptyDir` by a container that starts before the server; needs `command`.
     Init,
     /// No agent: the pod's IP is probed.
     None,

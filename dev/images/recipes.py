@@ -84,7 +84,7 @@ def gateway() -> tuple[Layer, Config]:
 
 
 def agent() -> tuple[Layer, Config]:
-    """Nothing but the agent: also what an image volume mounts and an init container copies from."""
+    """Nothing but the agent: also what an image volume mounts and the form `init` copies from."""
     layer = Layer()
     layer.add("/mcp-gateway-agent", Path(run(ROOT / "dev" / "build-agent").strip()))
     return layer, Config(["/mcp-gateway-agent"])

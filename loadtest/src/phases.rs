@@ -20,7 +20,7 @@ pub enum Phase {
     Schedule,
     /// Until the pod's network and sandbox are there.
     Sandbox,
-    /// The init container, from its creation until the kubelet knows that it ended.
+    /// The container that lends the agent, from its creation until the kubelet goes on to the next.
     Init,
     /// Until the last container that matters has started.
     Container,
@@ -62,7 +62,7 @@ impl Phase {
             Self::Create => "create",
             Self::Schedule => "schedule",
             Self::Sandbox => "sandbox",
-            Self::Init => "init container",
+            Self::Init => "agent lent",
             Self::Container => "container",
             Self::Hello => "agent hello",
             Self::Ready => "server ready",

@@ -170,14 +170,20 @@ async fn orders_that_nobody_can_carry_out_are_answered_with_the_reason() {
 }
 
 #[test]
-fn an_init_container_copies_the_program_whole() {
+fn who_lends_the_program_stays_until_told_and_who_waits_for_it_gets_it_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let done = Command::new(AGENT)
-        .arg("copy-to")
+    let waits = Command::new(AGENT)
+        .arg("lent")
         .arg(dir.path())
-        .output()
+        .spawn()
         .unwrap();
-    assert!(done.status.success(), "{done:?}");
+    let mut lender = Command::new(AGENT)
+        .arg("lend")
+        .arg(dir.path())
+        .spawn()
+        .unwrap();
+    let waited = waits.wait_with_output().unwrap();
+    assert!(waited.status.success(), "{waited:?}");
     let copy = dir.path().join("mcp-gateway-agent");
     let version = Command::new(copy).arg("--version").output().unwrap();
     assert!(
@@ -186,8 +192,13 @@ fn an_init_container_copies_the_program_whole() {
             .starts_with("mcp-gateway-agent ")
     );
     assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+    // The hook of a container that has ended would fail.
+    assert_eq!(lender.try_wait().unwrap(), None);
+    let pid = rustix::process::Pid::from_child(&lender);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(lender.wait().unwrap().success());
     let nowhere = Command::new(AGENT)
-        .args(["copy-to", "/no/such/folder"])
+        .args(["lend", "/no/such/folder"])
         .output()
         .unwrap();
     assert_eq!(nowhere.status.code(), Some(1));

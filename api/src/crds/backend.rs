@@ -117,7 +117,7 @@ pub struct McpBackendSpec {
     /// How the gateway's agent gets into the pod, which decides how long a cold start takes. `auto`: `sidecar` for HTTP,
     /// else `imageVolume` where the cluster has it, else `init`. `embedded`: the image holds the agent as its entry point
     /// (fastest). `sidecar`: a second container beside an HTTP server. `imageVolume`: the agent's image, mounted read-only;
-    /// needs `command`. `init`: copied by an init container; needs `command`. `none`: no agent, the pod's address is
+    /// needs `command`. `init`: copied by a container that starts first; needs `command`. `none`: no agent, the pod's address is
     /// probed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "auto"))]

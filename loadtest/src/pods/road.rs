@@ -27,7 +27,7 @@ pub enum Road {
     Sidecar,
     /// Through the gateway; the agent is mounted from its image.
     ImageVolume,
-    /// Through the gateway; the agent is copied by an init container.
+    /// Through the gateway; the agent is copied by a container that starts first.
     Init,
     /// Through the gateway, without an agent.
     None,
@@ -35,7 +35,7 @@ pub enum Road {
     EmbeddedStdio,
     /// A stdio server; the agent is mounted from its image.
     ImageVolumeStdio,
-    /// A stdio server; the agent is copied by an init container.
+    /// A stdio server; the agent is copied by a container that starts first.
     InitStdio,
     /// A bare pod: its address from its status, then a direct probe.
     Status,

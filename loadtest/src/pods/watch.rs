@@ -36,7 +36,7 @@ pub struct Marks {
     pub pulled: BTreeMap<String, Instant>,
     /// Its containers were started.
     pub started: BTreeMap<String, Instant>,
-    /// It has an init container.
+    /// The first of its containers has to be done with something before the others are made.
     pub init: bool,
     /// It is no more.
     pub gone: bool,
@@ -144,10 +144,8 @@ fn note_pod(pods: &mut Pods, pod: &Pod, now: Instant) {
     let marks = pods.entry(name).or_default();
     marks.added.get_or_insert(now);
     if let Some(spec) = &pod.spec {
-        marks.init = spec
-            .init_containers
-            .as_ref()
-            .is_some_and(|all| !all.is_empty());
+        let mut containers = spec.containers.iter();
+        marks.init = containers.any(|container| container.lifecycle.is_some());
         if spec.node_name.is_some() {
             marks.scheduled.get_or_insert(now);
         }

@@ -13,7 +13,7 @@ pub enum Form {
     Sidecar,
     /// The agent's image, mounted.
     ImageVolume,
-    /// Copied by an init container.
+    /// Copied by a container beside the server that starts first.
     Init,
     /// No agent.
     None,

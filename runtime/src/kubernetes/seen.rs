@@ -8,7 +8,7 @@ use mcp_gateway_api::ids::InstanceId;
 
 use super::{
     names,
-    template::{AGENT, SERVER},
+    template::{AGENT, LENDER, SERVER},
 };
 
 /// Characters kept of what Kubernetes says.
@@ -84,7 +84,8 @@ pub(crate) struct Seen {
     pub(crate) unschedulable: Option<String>,
     pub(crate) server: Container,
     pub(crate) agent: Container,
-    pub(crate) init: Container,
+    /// What puts the agent where the server's container finds it.
+    pub(crate) lender: Container,
 }
 
 /// A pod's UID as an instance's id.
@@ -108,7 +109,6 @@ impl Seen {
             container(status.and_then(|status| status.state.as_ref()))
         };
         let containers = status.and_then(|status| status.container_statuses.as_ref());
-        let inits = status.and_then(|status| status.init_container_statuses.as_ref());
         let phase = status.and_then(|status| status.phase.as_deref());
         Some(Self {
             id: instance_of(&uid)?,
@@ -126,7 +126,7 @@ impl Seen {
             unschedulable: unschedulable(pod),
             server: find(containers, SERVER),
             agent: find(containers, AGENT),
-            init: find(inits, AGENT),
+            lender: find(containers, LENDER),
         })
     }
 }

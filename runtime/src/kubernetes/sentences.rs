@@ -68,7 +68,7 @@ pub(crate) fn trouble(seen: &Seen) -> Option<Trouble> {
         let public = "no node of the cluster has room for its pod";
         return Some(Trouble::new(false, public, &said));
     }
-    [&seen.init, &seen.server, &seen.agent]
+    [&seen.lender, &seen.server, &seen.agent]
         .into_iter()
         .find_map(|container| match container {
             Container::Waiting(said) => waiting(said),
@@ -147,6 +147,10 @@ pub(crate) fn ended(seen: &Seen) -> Option<ExitReport> {
             let public = "the node it ran on was lost";
             Some(Trouble::new(true, public, &seen.said).report())
         }
+        // Without the agent, which is its command, the server's container cannot begin.
+        (_, Container::Ended(ended)) if !ended.ran && lender_failed(seen).is_some() => {
+            lender_failed(seen)
+        }
         (_, Container::Ended(ended)) => Some(container_ended(ended)),
         (_, Container::Absent | Container::Waiting(_) | Container::Running) if seen.over => {
             Some(pod_over(seen))
@@ -160,13 +164,22 @@ pub(crate) fn lost_its_node(seen: &Seen) -> bool {
     seen.said.reason == "NodeLost"
 }
 
+fn lender_failed(seen: &Seen) -> Option<ExitReport> {
+    match &seen.lender {
+        Container::Ended(ended) if ended.code != 0 => {
+            let public = "the gateway's agent could not be put into its pod";
+            Some(Trouble::new(true, public, &ended.said).report())
+        }
+        Container::Absent | Container::Waiting(_) | Container::Running | Container::Ended(_) => {
+            None
+        }
+    }
+}
+
 /// The pod is over though its server's container did not say that it ended.
 fn pod_over(seen: &Seen) -> ExitReport {
-    if let Container::Ended(init) = &seen.init
-        && init.code != 0
-    {
-        let public = "the gateway's agent could not be put into its pod";
-        return Trouble::new(true, public, &init.said).report();
+    if let Some(report) = lender_failed(seen) {
+        return report;
     }
     let public = match seen.said.reason.as_str() {
         "NodeShutdown" | "Terminated" => "its node was shut down",

@@ -24,8 +24,10 @@ use crate::LaunchOrder;
 pub(crate) const DEFAULT_PORT: u16 = 8000;
 /// The container in which the server runs.
 pub(crate) const SERVER: &str = "server";
-/// The container (or init container) of the agent alone.
+/// The container of the agent alone.
 pub(crate) const AGENT: &str = "agent";
+/// The container that puts the agent where the server's container finds it.
+pub(crate) const LENDER: &str = "lender";
 /// The variable that bears the launch token.
 pub(crate) const TOKEN: &str = "MCP_GATEWAY_AGENT_TOKEN";
 /// What documents may not set.
@@ -205,17 +207,17 @@ fn spec(launch: &LaunchSpec, form: Form, settings: &Settings, port: u16) -> Resu
         }
         Form::Init => {
             spec["volumes"] = json!([{"name": AGENT, "emptyDir": {}}]);
-            let mut init = agent_container(settings, &[]);
-            init["args"] = json!(["copy-to", MOUNT]);
-            init["volumeMounts"] = json!([{"name": AGENT, "mountPath": MOUNT}]);
-            spec["initContainers"] = json!([init]);
+            containers.push(lender(settings));
         }
     }
     if matches!(form, Form::ImageVolume | Form::Init) {
         server["command"] = json!([format!("{MOUNT}/mcp-gateway-agent")]);
         server["volumeMounts"] = json!([{"name": AGENT, "mountPath": MOUNT, "readOnly": true}]);
     }
-    containers.insert(0, server);
+    // The kubelet starts containers in this order, and waits for a lender's hook before the next; a sidecar, which nothing
+    // waits for, must not delay the server.
+    let first = usize::from(form == Form::Init);
+    containers.insert(first, server);
     spec["containers"] = containers.into();
     let pull_secrets: Vec<Value> = options
         .pull_secrets
@@ -300,6 +302,17 @@ fn agent_container(settings: &Settings, env: &[Value]) -> Value {
         },
         "securityContext": security(settings),
     }))
+}
+
+/// Copies the agent's binary; its hook returns when that is done.
+fn lender(settings: &Settings) -> Value {
+    let mut lender = agent_container(settings, &[]);
+    lender["name"] = json!(LENDER);
+    lender["args"] = json!(["lend", MOUNT]);
+    lender["lifecycle"] =
+        json!({"postStart": {"exec": {"command": ["/mcp-gateway-agent", "lent", MOUNT]}}});
+    lender["volumeMounts"] = json!([{"name": AGENT, "mountPath": MOUNT}]);
+    lender
 }
 
 fn agent_env(form: Form, settings: &Settings) -> Vec<Value> {

@@ -21,7 +21,7 @@ pub(in crate::kubernetes) fn seen() -> Seen {
         unschedulable: None,
         server: Container::Absent,
         agent: Container::Absent,
-        init: Container::Absent,
+        lender: Container::Absent,
     }
 }
 

@@ -139,6 +139,32 @@ fn each_end_has_its_sentence() {
 }
 
 #[test]
+fn a_server_that_could_not_begin_for_want_of_the_agent_is_not_blamed_for_it() {
+    let of = |code: i32, reason: &str, ran: bool| {
+        Container::Ended(Ended {
+            code,
+            signal: None,
+            said: said(reason, "no such file or directory"),
+            ran,
+        })
+    };
+    let end = |lender: Container, server: Container| {
+        let both = Seen {
+            lender,
+            server,
+            ..seen()
+        };
+        ended(&both).expect("an end").summary
+    };
+    let missing = of(128, "StartError", false);
+    let put = "agent could not be put into its pod";
+    assert!(end(of(1, "Error", true), missing.clone()).contains(put));
+    assert!(end(Container::Running, missing).contains("command does not exist"));
+    // One that has run is its own.
+    assert!(end(of(137, "Error", true), of(3, "Error", true)).contains("exited with code 3"));
+}
+
+#[test]
 fn each_refusal_has_its_sentence_and_names_the_verb() {
     let api = |code: u16, message: &str| {
         let status = kube::core::Status {

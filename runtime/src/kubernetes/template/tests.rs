@@ -144,8 +144,12 @@ fn the_pod_of_each_form_is_exactly_this() {
     };
     let mut sidecar = alone(None);
     sidecar["env"] = agent("sidecar").into();
-    let mut init = alone(Some("copy-to"));
-    init["volumeMounts"] = json!([{"name": "agent", "mountPath": "/mcp-gateway"}]);
+    let mut lender = alone(Some("lend"));
+    lender["name"] = "lender".into();
+    lender["lifecycle"] = json!({"postStart": {"exec": {
+        "command": ["/mcp-gateway-agent", "lent", "/mcp-gateway"],
+    }}});
+    lender["volumeMounts"] = json!([{"name": "agent", "mountPath": "/mcp-gateway"}]);
     for (form, expected) in [
         (Form::None, bare(json!([direct()]), json!({}))),
         (
@@ -166,8 +170,8 @@ fn the_pod_of_each_form_is_exactly_this() {
         (
             Form::Init,
             bare(
-                json!([started("init")]),
-                json!({"volumes": [{"name": "agent", "emptyDir": {}}], "initContainers": [init]}),
+                json!([lender, started("init")]),
+                json!({"volumes": [{"name": "agent", "emptyDir": {}}]}),
             ),
         ),
     ] {
