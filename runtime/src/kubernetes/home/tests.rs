@@ -200,6 +200,20 @@ async fn a_token_is_good_once() {
     assert_eq!(bench.counted(Refusal::Spent), 1);
 }
 
+/// The leader before this one was lost before it could note on the pod that it had called.
+#[tokio::test]
+async fn a_pod_that_comes_back_with_its_secret_needs_its_token_no_more() {
+    let bench = Bench::new().await;
+    let (entry, _inbox, token) = bench.pod("time-1", UID);
+    let secret = bench.world.key.reconnect_secret("time-1", UID);
+    let again = hello("time-1", UID, Proof::ReconnectSecret(secret.into()));
+    let _line = bench.call(again).await.unwrap();
+    assert!(entry.token.lock().is_none());
+    let refused = bench.call(with_token("time-1", UID, &token)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(bench.counted(Refusal::Spent), 1);
+}
+
 /// It was made by a leader that was lost, and what it was to run with it.
 #[tokio::test]
 async fn a_pod_that_calls_for_the_first_time_when_its_orders_are_lost_is_over_at_once() {
