@@ -319,7 +319,17 @@ async fn an_agent_finds_the_next_leader_and_its_server_has_gone_on() {
     let spec = server(AgentForm::ImageVolume, &["serve"]);
     let launched = runtime.launch(order(spec)).await.expect("it is made");
     ready(&mut events, launched.instance).await;
+    // Nobody need know yet that its token is spent; the next leader must.
+    let [name] = space.pod_names().await.try_into().expect("one pod");
+    let noted = async || {
+        let pod = space.pods().get(&name).await.expect("it is there");
+        let marks = pod.metadata.annotations.unwrap_or_default();
+        marks.contains_key(names::SPENT)
+    };
+    assert!(!noted().await);
     drop((runtime, events));
+    let noted = async { while !noted().await {} };
+    timeout(PATIENCE, noted).await.expect("it is noted");
     let config = space.config_at(2, listener(&home)).await;
     let (runtime, mut events, found) = KubernetesRuntime::open(config).await.expect("it opens");
     assert_eq!(found.len(), 1);

@@ -39,9 +39,6 @@ use super::{
 const HELLO: Duration = Duration::from_secs(10);
 /// How long a pod's address may be unknown to its status, where the connection alone does not prove it.
 const ADDRESS: Duration = Duration::from_secs(5);
-/// From a pod's first call to its note on the pod, for later leaders: a change of the pod wakes whoever watches it, the
-/// kubelet too, and that must not take from the starts of others in a burst.
-const KEEP_SPENT: Duration = Duration::from_secs(30);
 /// Calls that may wait for their hello at once.
 const STRANGERS: usize = 1_024;
 /// Bytes of one message.
@@ -120,13 +117,7 @@ impl home_server::Home for Service {
         }));
         if caller.first {
             let (world, entry) = (Arc::clone(&self.world), Arc::clone(&caller.entry));
-            tokio::spawn(async move {
-                // A leader that stands down tells the next one at once.
-                let _ = timeout(KEEP_SPENT, world.stop.cancelled()).await;
-                if world.table.get(entry.id).is_some() {
-                    world.keep_spent(&entry).await;
-                }
-            });
+            tokio::spawn(async move { world.keep_spent(&entry).await });
         }
         let drain = caller.entry.agent.subscribe();
         let stop = self.world.stop.clone();

@@ -20,6 +20,10 @@ use super::{
 };
 use crate::LaunchOrder;
 
+mod fields;
+
+use fields::{merge, some, some_map, without_nulls};
+
 /// The port of servers and bridges whose document names none.
 pub(crate) const DEFAULT_PORT: u16 = 8000;
 /// The container in which the server runs.
@@ -375,28 +379,6 @@ fn resources(requests: &BTreeMap<String, String>, limits: &BTreeMap<String, Stri
         Value::Null
     } else {
         resources
-    }
-}
-
-fn some(list: Vec<Value>) -> Option<Vec<Value>> {
-    (!list.is_empty()).then_some(list)
-}
-
-fn some_map(map: &BTreeMap<String, String>) -> Option<&BTreeMap<String, String>> {
-    (!map.is_empty()).then_some(map)
-}
-
-/// An object without the fields that are null.
-fn without_nulls(mut value: Value) -> Value {
-    if let Some(object) = value.as_object_mut() {
-        object.retain(|_, field| !field.is_null());
-    }
-    value
-}
-
-fn merge(into: &mut Value, from: Value) {
-    if let (Value::Object(into), Value::Object(from)) = (into, from) {
-        into.extend(from);
     }
 }
 

@@ -33,6 +33,10 @@ const EVENTS: usize = 1024;
 /// What an agent or a probe has said that may wait for the pod's task.
 const INBOX: usize = 16;
 
+/// From a pod's first call to its note on the pod, for later leaders: a change of the pod wakes whoever watches it, the
+/// kubelet too, and that must not take from the starts of others in a burst.
+const KEEP_SPENT: Duration = Duration::from_secs(30);
+
 /// What all parts share.
 pub(crate) struct World {
     pub(crate) pods: Api<Pod>,
@@ -212,8 +216,12 @@ impl World {
         }
     }
 
-    /// Lets every later leader know that a launch token was used.
+    /// Lets every later leader know that a launch token was used: after a while, or once this leader stands down.
     pub(crate) async fn keep_spent(&self, entry: &Entry) {
+        let _ = tokio::time::timeout(KEEP_SPENT, self.stop.cancelled()).await;
+        if self.table.get(entry.id).is_none() {
+            return;
+        }
         let mark = serde_json::json!({"metadata": {
             "uid": entry.uid,
             "annotations": {names::SPENT: self.epoch.to_string()},
