@@ -13,6 +13,8 @@
     reason = "a test prints what it ran, for whoever has to find out why it failed"
 )]
 
+mod definitions;
+
 use std::{path::PathBuf, time::Duration};
 
 use mcp_gateway_loadtest::chaos::{
@@ -65,6 +67,20 @@ async fn nor_when_pods_of_the_manifests_are_killed() {
         Fault::Leader,
     ];
     nothing_goes_wrong(kubeconfig, Form::Pods, faults.to_vec()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_whose_definitions_are_missing_or_older_is_told_of_and_served_once_they_are_right()
+ {
+    let _turn = TURN.lock().await;
+    let Some(kubeconfig) = kubeconfig() else {
+        return;
+    };
+    let Some(cluster) = std::env::var_os("MCP_GATEWAY_CLUSTER") else {
+        println!("SKIPPED: definitions are only taken away from dev/cluster's cluster");
+        return;
+    };
+    definitions::are_missing_then_older_then_right(cluster.into(), kubeconfig).await;
 }
 
 /// Kills each once, and has every call accounted for.
