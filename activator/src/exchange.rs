@@ -133,6 +133,8 @@ pub(crate) async fn post(
         ))
         .into_response();
     }
+    // From here on a replica that leaves waits for it, its body too.
+    let token = gateway.tasks.token();
     let (head, body) = request.into_parts();
     let body = match crate::body::read(&gateway, &head.headers, body).await {
         Ok(body) => body,
@@ -144,7 +146,7 @@ pub(crate) async fn post(
     };
     let exchange = Exchange {
         span: trace::span(&message, &caller.backend.name, &head.headers),
-        _token: gateway.tasks.token(),
+        _token: token,
         gateway,
         caller,
         headers: head.headers,

@@ -281,7 +281,7 @@ impl Pod {
             signal: report.signal,
             stderr_tail: report.stderr_tail,
             summary: report.summary,
-            private: report.private,
+            private: Some(report.private),
         };
         self.known.send_modify(|known| known.exited = Some(exited));
         if timeout(FAREWELL, &mut self.line).await.is_err() {

@@ -73,6 +73,7 @@ pub(crate) async fn post(
         Ok(channel) => channel,
         Err(failure) => return Refusal::from(failure).into_response(),
     };
+    let token = gateway.tasks.token();
     let body = match crate::body::read(&gateway, &head.headers, body).await {
         Ok(body) => body,
         Err(failure) => return Refusal::from(failure).into_response(),
@@ -83,7 +84,7 @@ pub(crate) async fn post(
     };
     let x = Arc::new(Exchange {
         span: trace::span(&message, &caller.backend.name, &head.headers),
-        _token: gateway.tasks.token(),
+        _token: token,
         gateway,
         caller,
         headers: head.headers,

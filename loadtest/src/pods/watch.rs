@@ -177,7 +177,7 @@ async fn follow_events(api: Api<Event>, pods: watch::Sender<Pods>) {
 
 fn note_event(pods: &mut Pods, event: &Event, now: Instant) {
     let about = &event.involved_object;
-    // `spec.containers{server}`, `spec.initContainers{agent}`.
+    // `spec.containers{server}`.
     let container = about
         .field_path
         .as_deref()

@@ -202,6 +202,8 @@ impl Running {
         self.tokens.leaving.begin();
         sleep(delay).await;
         self.tokens.left.cancel();
+        // What was on its way when connections were told of the end has arrived by then.
+        sleep(parts::LAST_WORDS).await;
         self.activator.finish(within).await;
         self.activator.shutdown(Duration::ZERO).await;
     }

@@ -56,13 +56,22 @@ impl Cluster {
     }
 
     fn apply(&self, objects: &[Value]) {
+        let applied = self.try_apply(objects);
+        applied.unwrap_or_else(|why| panic!("not applied: {why}"));
+    }
+
+    fn try_apply(&self, objects: &[Value]) -> Result<(), String> {
         let file = self.folder.path().join("objects.json");
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         std::fs::write(&file, list.to_string()).expect("objects are written");
         let file = file.to_str().expect("a readable path");
         // Others apply them under their own names.
         let how = ["apply", "--server-side", "--force-conflicts", "-f", file];
-        self.kubectl(&how);
+        let done = self.try_kubectl(&how);
+        if done.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&done.stderr).into_owned())
     }
 
     fn names(&self) -> Vec<&str> {
@@ -140,7 +149,17 @@ impl Drop for Cluster {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/manifests/crds.yaml");
         let how = ["apply", "--server-side", "--force-conflicts", "-f", file];
         drop(self.try_kubectl(&how));
-        drop(self.try_kubectl(&["delete", "namespace", &self.namespace]));
+        // Its gateway is gone, which would have let go of it.
+        let free = ["patch", "mcpbackend", "demo", "--type=merge"];
+        let patch = [
+            "-n",
+            &self.namespace,
+            "-p",
+            r#"{"metadata":{"finalizers":null}}"#,
+        ];
+        drop(self.try_kubectl(&[&free[..], &patch[..]].concat()));
+        let how = ["delete", "namespace", &self.namespace, "--wait=false"];
+        drop(self.try_kubectl(&how));
     }
 }
 
@@ -201,6 +220,14 @@ impl Gateway {
         }
     }
 
+    async fn until_it_says_no_more(&self, what: &str) {
+        let give_up = Instant::now() + PATIENCE;
+        while self.status().await.contains(what) {
+            assert!(Instant::now() < give_up, "it still says {what}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     async fn until_it_serves(&self, backend: &str) {
         let give_up = Instant::now() + PATIENCE;
         let target = format!("gateway=http://{}/adapters/{backend}/mcp", self.clients);
@@ -232,13 +259,14 @@ pub(crate) async fn are_missing_then_older_then_right(tool: PathBuf, kubeconfig:
     let cluster = Cluster::new(tool, kubeconfig);
     cluster.undefine();
     let gateway = Gateway::start(&cluster).await;
-    let missing = "the cluster has no definition of McpBackend";
+    let missing = "the cluster has no definition of McpBackend, ScalingPolicy, Tenant";
     gateway.until_it_says(missing).await;
     assert_eq!(cluster.log().matches(missing).count(), 1, "told once");
 
     cluster.define_older();
-    gateway.until_it_says("older than this gateway").await;
-    assert!(!gateway.status().await.contains(missing));
+    let older = "older than this gateway";
+    gateway.until_it_says(older).await;
+    gateway.until_it_says_no_more(missing).await;
 
     cluster.define();
     let command = json!([
@@ -247,7 +275,7 @@ pub(crate) async fn are_missing_then_older_then_right(tool: PathBuf, kubeconfig:
         "--transport",
         "http"
     ]);
-    cluster.apply(&[json!({
+    let backend = json!({
         "apiVersion": "mcp-gateway.dev/v1alpha1",
         "kind": "McpBackend",
         "metadata": {"name": "demo", "namespace": cluster.namespace},
@@ -255,7 +283,13 @@ pub(crate) async fn are_missing_then_older_then_right(tool: PathBuf, kubeconfig:
             "image": "localhost/mcp-gateway-demo:dev", "command": command,
             "transport": "streamable-http", "agent": "none",
         },
-    })]);
+    });
+    // The API server serves what it was given a moment later.
+    let give_up = Instant::now() + PATIENCE;
+    while let Err(why) = cluster.try_apply(std::slice::from_ref(&backend)) {
+        assert!(Instant::now() < give_up, "the backend is not taken: {why}");
+        sleep(Duration::from_millis(100)).await;
+    }
     gateway.until_it_serves("demo").await;
-    assert!(!gateway.status().await.contains("older than this gateway"));
+    gateway.until_it_says_no_more(older).await;
 }

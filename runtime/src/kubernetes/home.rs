@@ -89,6 +89,8 @@ struct Caller {
     entry: Arc<Entry>,
     ip: IpAddr,
     first: bool,
+    /// Later leaders cannot know yet that its token is spent.
+    unnoted: bool,
 }
 
 #[tonic::async_trait]
@@ -115,7 +117,7 @@ impl home_server::Home for Service {
         let _ = to.try_send(Ok(ToAgent {
             what: Some(to_agent::What::Welcome(welcome)),
         }));
-        if caller.first {
+        if caller.unnoted {
             let (world, entry) = (Arc::clone(&self.world), Arc::clone(&caller.entry));
             tokio::spawn(async move { world.keep_spent(&entry).await });
         }
@@ -198,15 +200,20 @@ impl Service {
         }
         let Some(token) = token else {
             // Who has the secret has called before, perhaps a leader that could not note it any more.
-            *entry.token.lock() = None;
+            let unnoted = entry.token.lock().take().is_some();
             return Ok(Caller {
                 entry,
                 ip,
                 first: false,
+                unnoted,
             });
         };
         {
+            let noted = matches!(&*entry.watched.borrow(), Watched::Here(seen) if seen.spent);
             let mut expected = entry.token.lock();
+            if noted {
+                *expected = None;
+            }
             match expected.as_ref() {
                 None => return Err(Refusal::Spent),
                 Some(expected) if !expected.is(&token) => return Err(Refusal::Token),
@@ -214,6 +221,8 @@ impl Service {
                 Some(_) if wants_orders(hello) && entry.orders.lock().is_none() => {
                     return Err(orphan(&entry));
                 }
+                // Whoever was given orders was given the secret with them, and would have shown that.
+                Some(_) if entry.orders.lock().is_none() => return Err(Refusal::Spent),
                 Some(_) => *expected = None,
             }
         }
@@ -221,6 +230,7 @@ impl Service {
             entry,
             ip,
             first: true,
+            unnoted: true,
         })
     }
 
@@ -391,7 +401,9 @@ fn report(exited: agent::Exited) -> ExitReport {
             .map(|line| one_line(line, actor::LOG_WIDTH))
             .collect(),
         summary: one_line(&exited.summary, SUMMARY),
-        private: exited.private,
+        private: exited
+            .private
+            .unwrap_or(exited.code.is_none() && exited.signal.is_none()),
     }
 }
 

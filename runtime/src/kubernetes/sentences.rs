@@ -147,9 +147,8 @@ pub(crate) fn ended(seen: &Seen) -> Option<ExitReport> {
             let public = "the node it ran on was lost";
             Some(Trouble::new(true, public, &seen.said).report())
         }
-        // Without the agent, which is its command, the server's container cannot begin.
-        (_, Container::Ended(ended)) if !ended.ran && lender_failed(seen).is_some() => {
-            lender_failed(seen)
+        (_, Container::Ended(ended)) if !ended.ran => {
+            Some(not_lent(seen).unwrap_or_else(|| container_ended(ended)))
         }
         (_, Container::Ended(ended)) => Some(container_ended(ended)),
         (_, Container::Absent | Container::Waiting(_) | Container::Running) if seen.over => {
@@ -164,21 +163,33 @@ pub(crate) fn lost_its_node(seen: &Seen) -> bool {
     seen.said.reason == "NodeLost"
 }
 
-fn lender_failed(seen: &Seen) -> Option<ExitReport> {
+/// The kubelet starts the server's container whatever became of the lender; without the agent, which is its command, it
+/// cannot begin, and that is not the server's fault.
+fn not_lent(seen: &Seen) -> Option<ExitReport> {
+    let generic = |said: &Said| {
+        let public = "the gateway's agent could not be put into its pod";
+        Trouble::new(true, public, said)
+    };
     match &seen.lender {
-        Container::Ended(ended) if ended.code != 0 => {
-            let public = "the gateway's agent could not be put into its pod";
-            Some(Trouble::new(true, public, &ended.said).report())
+        Container::Absent => None,
+        Container::Waiting(said) => {
+            let trouble = waiting(said).unwrap_or_else(|| generic(said));
+            Some(trouble.report())
         }
-        Container::Absent | Container::Waiting(_) | Container::Running | Container::Ended(_) => {
-            None
-        }
+        Container::Ended(ended) => Some(generic(&ended.said).report()),
+        Container::Running => match &seen.server {
+            Container::Ended(server) => Some(generic(&server.said).report()),
+            Container::Absent | Container::Waiting(_) | Container::Running => None,
+        },
     }
 }
 
 /// The pod is over though its server's container did not say that it ended.
 fn pod_over(seen: &Seen) -> ExitReport {
-    if let Some(report) = lender_failed(seen) {
+    if let Container::Ended(lender) = &seen.lender
+        && lender.code != 0
+        && let Some(report) = not_lent(seen)
+    {
         return report;
     }
     let public = match seen.said.reason.as_str() {

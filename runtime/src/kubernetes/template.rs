@@ -99,6 +99,10 @@ impl Template {
         let facts_text = serde_json::to_string(&facts).map_err(|error| error.to_string())?;
         let annotations = &mut rendered["metadata"]["annotations"];
         annotations[names::FACTS] = facts_text.into();
+        if form == Form::Init {
+            // The lender is the first of the containers; who asks for logs wants the server's.
+            annotations["kubectl.kubernetes.io/default-container"] = SERVER.into();
+        }
         annotations[names::SPEC_HASH] = spec_hash.as_str().into();
         let template = Self {
             name,

@@ -226,6 +226,11 @@ async fn a_pod_that_calls_for_the_first_time_when_its_orders_are_lost_is_over_at
         assert_eq!(refused.unwrap_err().code(), Code::NotFound);
     }
     assert_eq!(bench.counted(Refusal::Spent), 0);
+    // Nor does anybody get its place by saying that it runs already.
+    let mut running = with_token("time-1", UID, &token);
+    running.state = Some(agent::State::default());
+    assert!(bench.call(running).await.is_err());
+    assert_eq!(bench.counted(Refusal::Spent), 1);
     match inbox.recv().await {
         Some(Input::AgentExited(report)) => assert_eq!(report.summary, ORPHAN),
         other => panic!("{other:?}"),

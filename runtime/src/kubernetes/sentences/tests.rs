@@ -158,8 +158,17 @@ fn a_server_that_could_not_begin_for_want_of_the_agent_is_not_blamed_for_it() {
     };
     let missing = of(128, "StartError", false);
     let put = "agent could not be put into its pod";
-    assert!(end(of(1, "Error", true), missing.clone()).contains(put));
-    assert!(end(Container::Running, missing).contains("command does not exist"));
+    // It failed; its hook did, so that it was told to end; it lives, and the file is gone all the same.
+    for lender in [
+        of(1, "Error", true),
+        of(0, "Completed", true),
+        Container::Running,
+    ] {
+        assert!(end(lender, missing.clone()).contains(put));
+    }
+    let pulled = Container::Waiting(said("ErrImagePull", "registry.invalid"));
+    assert!(end(pulled, missing.clone()).contains("could not be pulled"));
+    assert!(end(Container::Absent, missing).contains("command does not exist"));
     // One that has run is its own.
     assert!(end(of(137, "Error", true), of(3, "Error", true)).contains("exited with code 3"));
 }

@@ -184,6 +184,15 @@ fn the_pod_of_each_form_is_exactly_this() {
 }
 
 #[test]
+fn who_asks_for_logs_is_shown_the_servers() {
+    for (form, expected) in [(Form::Init, json!("server")), (Form::Sidecar, Value::Null)] {
+        let pod = rendered(form, launch(&["time"]));
+        let default = &pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"];
+        assert_eq!(*default, expected, "{form:?}");
+    }
+}
+
+#[test]
 fn metadata_says_whose_it_is() {
     let metadata = &rendered(Form::None, launch(&[]))["metadata"];
     assert_eq!(metadata["labels"]["mcp-gateway.dev/installation"], "prod");
