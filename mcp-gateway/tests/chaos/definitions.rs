@@ -61,9 +61,9 @@ impl Cluster {
     }
 
     fn try_apply(&self, objects: &[Value]) -> Result<(), String> {
-        let file = self.folder.path().join("objects.json");
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        std::fs::write(&file, list.to_string()).expect("objects are written");
+        let file = self.folder.path().join("objects.yaml");
+        let texts: Vec<String> = objects.iter().map(Value::to_string).collect();
+        std::fs::write(&file, texts.join("\n---\n")).expect("objects are written");
         let file = file.to_str().expect("a readable path");
         // Others apply them under their own names.
         let how = ["apply", "--server-side", "--force-conflicts", "-f", file];
