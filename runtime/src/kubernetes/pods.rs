@@ -138,7 +138,8 @@ impl Pod {
         match input {
             Input::Seen(seen) => self.seen(&seen, &mut out),
             Input::Gone(last) => self.gone(last.as_deref(), &mut out),
-            Input::Hello | Input::AgentRuns => self.runs(&mut out),
+            Input::Hello => self.hello(&mut out),
+            Input::AgentRuns => self.runs(&mut out),
             Input::Serves(endpoint) => self.serves(endpoint, &mut out),
             Input::AgentExited(report) => self.agent_exited(report, &mut out),
             Input::Warns(text) => self.warn(text, &mut out),
@@ -148,6 +149,14 @@ impl Pod {
             Input::Overdue => self.overdue(&mut out),
         }
         out
+    }
+
+    /// Where the agent is what the server's container runs, that has started. Beside it, the server's image may still be
+    /// pulled, or not be there at all: the server's own container says, or its readiness.
+    fn hello(&mut self, out: &mut Vec<Effect>) {
+        if self.form.supervises() {
+            self.runs(out);
+        }
     }
 
     fn runs(&mut self, out: &mut Vec<Effect>) {

@@ -133,6 +133,22 @@ fn a_server_that_ends_is_buried_with_its_last_words() {
 }
 
 #[test]
+fn an_agent_beside_a_server_whose_image_is_missing_does_not_hide_that() {
+    let words = play(
+        Form::Sidecar,
+        vec![
+            Input::Hello,
+            here(|seen| {
+                seen.agent = Container::Running;
+                seen.server = waiting("ImagePullBackOff");
+            }),
+            Input::Gone(None),
+        ],
+    );
+    assert_eq!(words, ["", "x", "E"]);
+}
+
+#[test]
 fn what_can_never_run_is_given_up_and_what_may_is_waited_for() {
     let fatal = play(
         Form::None,
