@@ -4,7 +4,19 @@ use std::time::Duration;
 
 use mcp_gateway_api::view::Service;
 
-use crate::support::{INITIALIZE, PATIENCE, World, call};
+use tokio::task::JoinHandle;
+
+use crate::support::{Answer, INITIALIZE, PATIENCE, World, call};
+
+/// An `initialize` that waits, as one of so many.
+async fn held(world: &World, waiting: u32) -> JoinHandle<Answer> {
+    let client = world.client.clone();
+    let held = tokio::spawn(async move { client.post(INITIALIZE, &[]).await });
+    world
+        .until("it waits", || world.activator.waiting() == waiting)
+        .await;
+    held
+}
 
 #[tokio::test]
 async fn held_exchanges_are_refused_and_streams_told_at_shutdown() {
@@ -16,14 +28,10 @@ async fn held_exchanges_are_refused_and_streams_told_at_shutdown() {
     let mut coming = world.client.begin(posting).await;
     coming.until("\n\n").await;
     world.scaler.hold_claims();
-    let client = world.client.clone();
-    let held = tokio::spawn(async move { client.post(INITIALIZE, &[]).await });
-    world
-        .until("it waits", || world.activator.waiting() == 1)
-        .await;
+    let first = held(&world, 1).await;
     let activator = world.activator.clone();
     let ending = tokio::spawn(async move { activator.shutdown(Duration::from_millis(200)).await });
-    let answer = held.await.unwrap();
+    let answer = first.await.unwrap();
     assert_eq!(
         (answer.status, answer.json()["error"]["code"].as_i64()),
         (503, Some(-31_505))
@@ -72,21 +80,13 @@ async fn a_shutdown_waits_for_what_runs() {
 async fn a_replica_that_finishes_refuses_nothing_and_waits_for_what_it_holds() {
     let world = World::new().await;
     world.scaler.hold_claims();
-    let client = world.client.clone();
-    let held = tokio::spawn(async move { client.post(INITIALIZE, &[]).await });
-    world
-        .until("it waits", || world.activator.waiting() == 1)
-        .await;
+    let first = held(&world, 1).await;
     let activator = world.activator.clone();
     let ending = tokio::spawn(async move { activator.finish(PATIENCE).await });
-    let client = world.client.clone();
-    let later = tokio::spawn(async move { client.post(INITIALIZE, &[]).await });
-    world
-        .until("the later one waits too", || world.activator.waiting() == 2)
-        .await;
+    let later = held(&world, 2).await;
     assert!(!ending.is_finished());
     world.scaler.release_claims();
-    assert_eq!(held.await.unwrap().status, 200);
+    assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(later.await.unwrap().status, 200);
     tokio::time::timeout(PATIENCE, ending)
         .await

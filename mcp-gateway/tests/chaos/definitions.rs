@@ -209,21 +209,21 @@ impl Gateway {
     }
 
     async fn until_it_says(&self, what: &str) {
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status().await;
-            if status.contains(what) {
-                return;
-            }
-            assert!(Instant::now() < give_up, "it does not say {what}: {status}");
-            sleep(Duration::from_millis(50)).await;
-        }
+        self.until(what, true).await;
     }
 
     async fn until_it_says_no_more(&self, what: &str) {
+        self.until(what, false).await;
+    }
+
+    async fn until(&self, what: &str, said: bool) {
         let give_up = Instant::now() + PATIENCE;
-        while self.status().await.contains(what) {
-            assert!(Instant::now() < give_up, "it still says {what}");
+        loop {
+            let status = self.status().await;
+            if status.contains(what) == said {
+                return;
+            }
+            assert!(Instant::now() < give_up, "{what}: not {said} of {status}");
             sleep(Duration::from_millis(50)).await;
         }
     }

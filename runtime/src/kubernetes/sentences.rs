@@ -148,7 +148,7 @@ pub(crate) fn ended(seen: &Seen) -> Option<ExitReport> {
             Some(Trouble::new(true, public, &seen.said).report())
         }
         (_, Container::Ended(ended)) if !ended.ran => {
-            Some(not_lent(seen).unwrap_or_else(|| container_ended(ended)))
+            Some(not_lent(&seen.lender, ended).unwrap_or_else(|| container_ended(ended)))
         }
         (_, Container::Ended(ended)) => Some(container_ended(ended)),
         (_, Container::Absent | Container::Waiting(_) | Container::Running) if seen.over => {
@@ -163,34 +163,29 @@ pub(crate) fn lost_its_node(seen: &Seen) -> bool {
     seen.said.reason == "NodeLost"
 }
 
+fn unlent(said: &Said) -> Trouble {
+    let public = "the gateway's agent could not be put into its pod";
+    Trouble::new(true, public, said)
+}
+
 /// The kubelet starts the server's container whatever became of the lender; without the agent, which is its command, it
 /// cannot begin, and that is not the server's fault.
-fn not_lent(seen: &Seen) -> Option<ExitReport> {
-    let generic = |said: &Said| {
-        let public = "the gateway's agent could not be put into its pod";
-        Trouble::new(true, public, said)
+fn not_lent(lender: &Container, server: &Ended) -> Option<ExitReport> {
+    let trouble = match lender {
+        Container::Absent => return None,
+        Container::Waiting(said) => waiting(said).unwrap_or_else(|| unlent(said)),
+        Container::Ended(lender) => unlent(&lender.said),
+        Container::Running => unlent(&server.said),
     };
-    match &seen.lender {
-        Container::Absent => None,
-        Container::Waiting(said) => {
-            let trouble = waiting(said).unwrap_or_else(|| generic(said));
-            Some(trouble.report())
-        }
-        Container::Ended(ended) => Some(generic(&ended.said).report()),
-        Container::Running => match &seen.server {
-            Container::Ended(server) => Some(generic(&server.said).report()),
-            Container::Absent | Container::Waiting(_) | Container::Running => None,
-        },
-    }
+    Some(trouble.report())
 }
 
 /// The pod is over though its server's container did not say that it ended.
 fn pod_over(seen: &Seen) -> ExitReport {
     if let Container::Ended(lender) = &seen.lender
         && lender.code != 0
-        && let Some(report) = not_lent(seen)
     {
-        return report;
+        return unlent(&lender.said).report();
     }
     let public = match seen.said.reason.as_str() {
         "NodeShutdown" | "Terminated" => "its node was shut down",
