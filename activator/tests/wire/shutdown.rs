@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use mcp_gateway_api::view::Service;
 
-use tokio::task::JoinHandle;
+use tokio::{io::AsyncWriteExt as _, task::JoinHandle};
 
-use crate::support::{Answer, INITIALIZE, PATIENCE, World, call};
+use crate::support::{Answer, INITIALIZE, PATIENCE, World, call, client::read_until};
 
 /// An `initialize` that waits, as one of so many.
 async fn held(world: &World, waiting: u32) -> JoinHandle<Answer> {
@@ -92,6 +92,20 @@ async fn a_replica_that_finishes_refuses_nothing_and_waits_for_what_it_holds() {
         .await
         .expect("it waits for nothing else")
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_that_finishes_waits_for_a_body_that_is_on_its_way() {
+    let world = World::new().await;
+    let told = [("expect", "100-continue")];
+    let mut upload = world.client.upload(INITIALIZE.len(), &told).await;
+    // It is being read.
+    read_until(&mut upload, "100 Continue").await;
+    let soon = Duration::from_millis(50);
+    let finished = tokio::time::timeout(soon, world.activator.finish(PATIENCE)).await;
+    assert!(finished.is_err(), "it did not wait");
+    upload.write_all(INITIALIZE.as_bytes()).await.unwrap();
+    read_until(&mut upload, "200 OK").await;
 }
 
 #[tokio::test]

@@ -171,16 +171,21 @@ impl Client {
 
     /// A POST on a connection of its own that the test can close.
     pub async fn post_raw(&self, body: &str, headers: &[(&str, &str)]) -> TcpStream {
+        let mut stream = self.upload(body.len(), headers).await;
+        stream.write_all(body.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// The same before its body, which is to be so long.
+    pub async fn upload(&self, length: usize, headers: &[(&str, &str)]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let mut text = format!(
-            "POST /adapters/demo/mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: {}\r\n",
-            body.len()
+            "POST /adapters/demo/mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: {length}\r\n"
         );
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str("\r\n");
-        text.push_str(body);
         stream.write_all(text.as_bytes()).await.unwrap();
         stream
     }
