@@ -21,10 +21,12 @@ pub struct Brood(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Shared by spawns, so that they do not wait for each other; taken alone to reap.
-    spawning: RwLock<()>,
     ours: Mutex<HashSet<i32>>,
 }
+
+/// Shared by spawns, so that they do not wait for each other; taken alone by what no birth may interrupt. One for the whole
+/// process, for a child gets copies of all that is open in it.
+static SPAWNING: RwLock<()> = RwLock::new(());
 
 /// Keeps one child in the set; to be dropped once it is reaped.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl Brood {
         &self,
         spawn: impl FnOnce() -> io::Result<Child>,
     ) -> io::Result<(Child, Counted)> {
-        let _shared = self.0.spawning.read();
+        let _shared = SPAWNING.read();
         let child = spawn()?;
         // A child that was just spawned has an id; 0 is nobody's.
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
@@ -53,6 +55,13 @@ impl Brood {
         self.0.ours.lock().insert(pid);
         let brood = self.clone();
         Ok((child, Counted { brood, pid }))
+    }
+
+    /// Does something while no child is born, for what is opened meanwhile would be open in the child too until it has become
+    /// its program. Children that were just born may still be on their way to that.
+    pub(crate) fn between_spawns<T>(work: impl FnOnce() -> T) -> T {
+        let _alone = SPAWNING.write();
+        work()
     }
 
     /// Makes this process the one that inherits orphans of its descendants, also where it is not the first.
@@ -79,7 +88,7 @@ impl Brood {
         let Ok(me) = i32::try_from(process::id()) else {
             return 0;
         };
-        let _alone = self.0.spawning.write();
+        let _alone = SPAWNING.write();
         let all = table::all().unwrap_or_default();
         let ours = self.0.ours.lock();
         all.iter()

@@ -12,13 +12,20 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 
+use super::brood::Brood;
+
 /// Below the ephemeral ranges of Linux (32768) and macOS (49152) and of Kubernetes node ports (30000).
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 const TRIES: usize = 200;
+/// From one look whether a released port is free to the next, and how many; the server itself tells if it never is.
+const LOOK: Duration = Duration::from_millis(1);
+const LOOKS: usize = 500;
 
 /// The ports in use by instances of this gateway.
 #[derive(Debug, Clone, Default)]
@@ -82,9 +89,19 @@ impl Reservation {
         self.port
     }
 
-    /// Lets the child bind it. To be called right before the spawn.
+    /// Lets the child bind it. To be called right before the spawn; blocks for a moment.
+    ///
+    /// Another child that was born while the port was held has a copy of it until it has become its program, and would keep
+    /// the server from binding.
     pub(crate) fn release_to_child(&mut self) {
         self.held.clear();
+        for _ in 0..LOOKS {
+            if Brood::between_spawns(|| TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).is_ok())
+            {
+                return;
+            }
+            thread::sleep(LOOK);
+        }
     }
 }
 
@@ -97,10 +114,18 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::process::Command;
+
     use super::*;
+
+    /// Children that one test bears have copies of what another has open.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     #[test]
     fn reservations_differ_and_are_given_back() {
+        let _alone = ALONE.lock();
         let ports = Ports::default();
         let all: Vec<_> = (0..100).map(|_| ports.reserve().unwrap()).collect();
         let distinct: HashSet<u16> = all.iter().map(Reservation::port).collect();
@@ -111,6 +136,7 @@ mod tests {
 
     #[test]
     fn another_gateway_does_not_choose_a_port_whose_server_has_yet_to_bind_it() {
+        let _alone = ALONE.lock();
         let mut one = Ports::default().reserve().unwrap();
         one.release_to_child();
         let mut other = Reservation {
@@ -126,9 +152,40 @@ mod tests {
 
     #[test]
     fn a_reserved_port_cannot_be_bound_by_others_until_it_is_released() {
+        let _alone = ALONE.lock();
         let mut one = Ports::default().reserve().unwrap();
         assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, one.port())).is_err());
         one.release_to_child();
         assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, one.port())).is_ok());
+    }
+
+    /// A child has copies of everything open here until it has become its program.
+    #[test]
+    fn a_released_port_is_free_at_once_while_other_children_are_born() {
+        let _alone = ALONE.lock();
+        let (brood, ports) = (Brood::default(), Ports::default());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let done = AtomicBool::new(false);
+        let bear = || {
+            let _inside = runtime.enter();
+            while !done.load(Ordering::Relaxed) {
+                let born = brood.spawn(|| Command::new("true").kill_on_drop(true).spawn());
+                drop(born.unwrap());
+            }
+        };
+        let taken = thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(bear);
+            }
+            let taken = (0..500).filter(|_| {
+                let mut one = ports.reserve().unwrap();
+                one.release_to_child();
+                TcpListener::bind((Ipv4Addr::LOCALHOST, one.port())).is_err()
+            });
+            let taken = taken.count();
+            done.store(true, Ordering::Relaxed);
+            taken
+        });
+        assert_eq!(taken, 0, "of 500");
     }
 }
