@@ -1,20 +1,12 @@
 //! An activator by itself: its document is a file, and nobody leads. Needs no cluster.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::{
-    process::Child,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep};
 
+use super::roles::{self, Role};
 use crate::{
-    documents::BINARY,
     gateway::PATIENCE,
     pods::demo,
     wire::{self, Reply},
@@ -22,64 +14,27 @@ use crate::{
 
 /// A running activator; it goes with this value.
 struct Lone {
-    child: Child,
-    clients: String,
-    admin: String,
-    _home: TempDir,
+    role: Role,
+    _shared: TempDir,
 }
 
 impl Lone {
     /// One whose backend `demo` holds for so long.
     async fn start(hold: &str, arguments: &[&str]) -> Self {
-        let home = TempDir::new().expect("a temporary folder");
-        let path = |name: &str| home.path().join(name);
-        let made = Command::new(BINARY)
-            .args(["secrets", "create"])
-            .arg(path("secrets"))
-            .status();
-        assert!(made.expect("secrets can be made").success());
-        let document = demo("demo", "streamable-http").policy("holdTimeout", hold);
-        fs::write(path("backends.yaml"), document.document()).expect("a document");
-        let mut child = tokio::process::Command::new(BINARY)
-            .kill_on_drop(true)
-            .arg("activator")
-            .arg("--secrets")
-            .arg(path("secrets"))
-            .arg("--backends")
-            .arg(path("backends.yaml"))
-            .arg("--ready-file")
-            .arg(path("ready.json"))
-            // Port 1 of loopback: nobody listens there.
-            .args(["--scaler", "127.0.0.1:1", "--listen", "127.0.0.1:0"])
-            .args(["--admin-listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(path("log")).expect("a log file"))
-            .spawn()
-            .expect("an activator");
-        let give_up = Instant::now() + PATIENCE;
-        let ready = loop {
-            let text = fs::read(path("ready.json")).unwrap_or_default();
-            if let Ok(ready) = serde_json::from_slice::<serde_json::Value>(&text) {
-                break ready;
-            }
-            assert_eq!(child.try_wait().expect("its state"), None, "it ended");
-            assert!(Instant::now() < give_up, "it is not ready");
-            sleep(Duration::from_millis(5)).await;
-        };
-        let [clients, admin] =
-            ["listen", "admin"].map(|name| ready[name].as_str().expect("an address").to_owned());
+        let shared = roles::shared(&[demo("demo", "streamable-http").policy("holdTimeout", hold)]);
+        // Port 1 of loopback: nobody listens there.
+        let own = ["--scaler", "127.0.0.1:1", "--listen", "127.0.0.1:0"];
+        let arguments = [&own[..], arguments].concat();
         Self {
-            child,
-            clients,
-            admin,
-            _home: home,
+            role: roles::start("activator", shared.path(), None, &arguments).await,
+            _shared: shared,
         }
     }
 
     /// A page for operators.
     async fn page(&self, path: &str) -> (u16, String) {
-        let said = wire::get(&wire::http(), &format!("http://{}{path}", self.admin), &[]).await;
+        let url = format!("http://{}{path}", self.role.address("admin"));
+        let said = wire::get(&wire::http(), &url, &[]).await;
         (
             said.status.as_u16(),
             String::from_utf8_lossy(&said.body).into_owned(),
@@ -88,7 +43,7 @@ impl Lone {
 
     /// The answer to an `initialize` with this id, on a connection of its own.
     async fn initialize(&self, id: u64) -> Reply {
-        let url = format!("http://{}/adapters/demo/mcp", self.clients);
+        let url = format!("http://{}/adapters/demo/mcp", self.role.address("listen"));
         let answer = wire::post(&wire::http(), &url, &[], &wire::initialize(id)).await;
         answer.expect("an answer")
     }
@@ -109,24 +64,12 @@ impl Lone {
         }
     }
 
-    fn ask_to_end(&self) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.and_then(Pid::from_raw).expect("it runs");
-        kill_process(pid, Signal::TERM).expect("it is told");
-    }
-
     async fn until_it_leaves(&self) {
         let give_up = Instant::now() + PATIENCE;
         while !self.page("/readyz").await.1.contains("shutting down") {
             assert!(Instant::now() < give_up, "it does not leave");
             sleep(Duration::from_millis(5)).await;
         }
-    }
-
-    async fn until_ended(&mut self) {
-        let ended = timeout(PATIENCE, self.child.wait()).await;
-        let status = ended.expect("it ends").expect("its status");
-        assert!(status.success(), "{status}");
     }
 }
 
@@ -152,7 +95,7 @@ async fn an_activator_that_is_asked_to_end_serves_on_sends_its_clients_elsewhere
         let early = activator.initialize(1);
         let told = async {
             activator.until_it_holds(1).await;
-            activator.ask_to_end();
+            activator.role.ask_to_end();
             activator.until_it_leaves().await;
             activator.initialize(2).await
         };
@@ -165,15 +108,15 @@ async fn an_activator_that_is_asked_to_end_serves_on_sends_its_clients_elsewhere
         assert_eq!(kind, "hold_timeout", "{reply:?}");
         assert_eq!(reply.header("connection"), "close");
     }
-    activator.until_ended().await;
+    activator.role.until_ended().await;
 }
 
 #[tokio::test]
 async fn an_activator_that_is_asked_twice_ends_at_once() {
     let delay = ["--shutdown-delay", "1h"];
     let mut activator = Lone::start("1s", &delay).await;
-    activator.ask_to_end();
+    activator.role.ask_to_end();
     activator.until_it_leaves().await;
-    activator.ask_to_end();
-    activator.until_ended().await;
+    activator.role.ask_to_end();
+    activator.role.until_ended().await;
 }

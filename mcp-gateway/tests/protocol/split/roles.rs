@@ -35,21 +35,46 @@ pub(super) struct Role {
     ready: Value,
 }
 
-/// Starts `mcp-gateway ROLE` with the arguments of every role and those.
-async fn start(role: &str, shared: &Path, space: &Space, arguments: &[&str]) -> Role {
+/// A folder with what every role of a gateway needs: its secrets, and these documents.
+pub(super) fn shared(backends: &[Backend]) -> TempDir {
+    let shared = TempDir::new().expect("a temporary folder");
+    let made = Command::new(BINARY)
+        .args(["secrets", "create"])
+        .arg(shared.path().join("secrets"))
+        .status()
+        .expect("secrets can be made");
+    assert!(made.success());
+    let documents: String = backends.iter().map(Backend::document).collect();
+    std::fs::write(shared.path().join("backends.yaml"), documents).expect("documents");
+    shared
+}
+
+/// Starts `mcp-gateway ROLE` with the arguments of every role and those; without a space it knows no cluster.
+pub(super) async fn start(
+    role: &str,
+    shared: &Path,
+    space: Option<&Space>,
+    arguments: &[&str],
+) -> Role {
     let home = TempDir::new().expect("a temporary folder");
     let log = File::create(home.path().join("log")).expect("a log file");
-    let child = Command::new(BINARY)
+    let mut command = Command::new(BINARY);
+    command
         .arg(role)
         .arg("--secrets")
         .arg(shared.join("secrets"))
         .arg("--backends")
         .arg(shared.join("backends.yaml"))
-        .args(["--namespace", &space.name, "--admin-listen", "127.0.0.1:0"])
+        .args(["--admin-listen", "127.0.0.1:0"])
         .arg("--ready-file")
         .arg(home.path().join("ready.json"))
-        .args(arguments)
-        .env("KUBECONFIG", &space.kubeconfig)
+        .args(arguments);
+    if let Some(space) = space {
+        command
+            .args(["--namespace", &space.name])
+            .env("KUBECONFIG", &space.kubeconfig);
+    }
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
@@ -85,6 +110,26 @@ impl Role {
         self.ready[name].as_str().expect("an address of that name")
     }
 
+    pub(super) fn ask_to_end(&self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may be gone already.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
+    /// Waits until it has ended, as one that was asked to.
+    pub(super) async fn until_ended(&mut self) {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its state can be asked") {
+                assert!(status.success(), "{status}\n{}", self.log());
+                return;
+            }
+            assert!(Instant::now() < give_up, "it goes on\n{}", self.log());
+            sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
     /// The end of what it logged.
     fn log(&self) -> String {
         let text = std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
@@ -112,10 +157,7 @@ impl Drop for Role {
         if std::thread::panicking() {
             eprintln!("--- a role's log\n{}\n---", self.log());
         }
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // It may be gone already.
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        self.ask_to_end();
         for _ in 0..3_000 {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
@@ -138,15 +180,7 @@ pub(super) struct Roles {
 impl Roles {
     /// Starts them, and waits until both activators know the leader.
     pub(super) async fn start(space: &Space, backends: &[Backend]) -> Self {
-        let shared = TempDir::new().expect("a temporary folder");
-        let made = Command::new(BINARY)
-            .args(["secrets", "create"])
-            .arg(shared.path().join("secrets"))
-            .status()
-            .expect("secrets can be made");
-        assert!(made.success());
-        let documents: String = backends.iter().map(Backend::document).collect();
-        std::fs::write(shared.path().join("backends.yaml"), documents).expect("documents");
+        let shared = shared(backends);
         let home = format!("{}:0", space.node);
         let arguments = [
             ["--system-namespace", &space.name],
@@ -157,7 +191,8 @@ impl Roles {
             ["--agent-image", AGENT],
             ["--activator", &UIDS.join(",")],
         ];
-        let autoscaler = start("autoscaler", shared.path(), space, arguments.as_flattened()).await;
+        let arguments = arguments.as_flattened();
+        let autoscaler = start("autoscaler", shared.path(), Some(space), arguments).await;
         let mut activators = Vec::new();
         for uid in UIDS {
             let arguments = [
@@ -165,8 +200,8 @@ impl Roles {
                 ["--scaler", autoscaler.address("scaler")],
                 ["--pod-uid", uid],
             ];
-            let started = start("activator", shared.path(), space, arguments.as_flattened());
-            activators.push(started.await);
+            let arguments = arguments.as_flattened();
+            activators.push(start("activator", shared.path(), Some(space), arguments).await);
         }
         for activator in &activators {
             activator.until_ready().await;
