@@ -13,7 +13,9 @@ use mcp_gateway_link::{
 use tonic::{Code, transport::Channel};
 
 use super::*;
-use crate::kubernetes::{Home, KubernetesConfig, forms::Form, names::Facts, pods::tests::seen};
+use crate::kubernetes::{
+    Home, KubernetesConfig, forms::Form, names::Facts, pods::tests::seen, seen::Seen,
+};
 
 const UID: &str = "00000000-0000-0000-0000-000000000007";
 const OTHER_UID: &str = "00000000-0000-0000-0000-000000000008";
@@ -197,6 +199,21 @@ async fn a_token_is_good_once() {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(bench.counted(Refusal::Spent), 1);
+}
+
+/// The leader before this one noted it when it stood down, and this one had taken the pod in by then.
+#[tokio::test]
+async fn a_token_is_spent_once_the_pod_says_so_whenever_that_is_seen() {
+    let bench = Bench::new().await;
+    let (entry, _inbox, token) = bench.pod("time-1", UID);
+    let noted = Seen {
+        spent: true,
+        ..seen()
+    };
+    entry.watched.send_replace(Watched::Here(Arc::new(noted)));
+    let refused = bench.call(with_token("time-1", UID, &token)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
     assert_eq!(bench.counted(Refusal::Spent), 1);
 }
 
