@@ -11,19 +11,23 @@
 //! load      calls at random moments, sessions that stay, streams, new sessions
 //! fault     what is taken away
 //! ledger    what became of every call, and whose fault it was; pure
-//! report    accounts -> Markdown; timeline -> SVG; pure
+//! rounds    accounts of many rounds, one for each fault; pure
+//! report    accounts -> Markdown; pure
+//! timeline, overlay   calls -> SVG, of one round or of many; pure
 //! ```
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde::Serialize;
+use futures_util::FutureExt as _;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use caller::Clock;
 use fault::Fault;
-use ledger::{Account, Seen};
+use ledger::{Account, Mark, Seen};
 use load::{Load, Rates};
 use site::{Form, Site};
 
@@ -35,9 +39,11 @@ pub mod fault;
 pub mod ledger;
 pub mod load;
 pub mod node;
+pub mod overlay;
 pub mod relay;
 pub mod report;
 pub mod role;
+pub mod rounds;
 pub mod site;
 pub mod timeline;
 
@@ -73,7 +79,7 @@ pub struct Options {
 }
 
 /// What came of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Chaos {
     /// What the gateway ran as.
@@ -87,18 +93,21 @@ pub struct Chaos {
     pub unheard: usize,
     /// Faults that could not be made, and why.
     pub impossible: Vec<String>,
+    /// Why there are fewer faults than were asked for, if there are.
+    pub cut_short: Option<String>,
     /// The ends of the gateway's logs.
     #[serde(skip)]
     pub logs: String,
 }
 
-/// Runs all of it.
+/// Runs all of it, or as much as there is time for until `enough`: hours of what was
+/// seen are accounted for also when one fault could not be made.
 ///
 /// # Errors
-/// Something could not be started, killed or mended. That calls fail is no error.
-pub async fn run(options: &Options) -> anyhow::Result<Chaos> {
+/// Something could not be started or taken away. That calls fail is no error.
+pub async fn run(options: &Options, enough: impl Future) -> anyhow::Result<Chaos> {
     let mut site = Site::start(options).await?;
-    let mut done = under_load(options, &mut site).await;
+    let mut done = under_load(options, &mut site, enough).await;
     if let Err(error) = done {
         done = Err(error.context(site.logs().await));
     }
@@ -113,7 +122,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Chaos> {
     Ok(done)
 }
 
-async fn under_load(options: &Options, site: &mut Site) -> anyhow::Result<Chaos> {
+async fn under_load(
+    options: &Options,
+    site: &mut Site,
+    enough: impl Future,
+) -> anyhow::Result<Chaos> {
     let clock = Clock::start();
     let tools = fault::Tools {
         form: options.form,
@@ -126,22 +139,7 @@ async fn under_load(options: &Options, site: &mut Site) -> anyhow::Result<Chaos>
     say(clock, "load");
     sleep(BEFORE).await;
     let mut seen = Seen::default();
-    let mut impossible = Vec::new();
-    for fault in (0..options.rounds).flat_map(|_| &options.faults) {
-        if let Some(why) = fault.obstacle(&tools) {
-            impossible.push(format!("{fault}: {why}"));
-            continue;
-        }
-        say(clock, &fault.to_string());
-        let instance = load.busiest().context("no session was answered")?;
-        let mark = fault::make(*fault, site, &tools, &instance).await?;
-        seen.marks.push(mark);
-        say(clock, "mended");
-        // New sessions are what recovers last; and every session can still be used.
-        load.one_cold().await;
-        load.each().await;
-        sleep(AFTER).await;
-    }
+    let (impossible, cut_short) = faults(options, site, &tools, &load, &mut seen, enough).await;
     say(clock, "the last calls");
     load.stop(running).await?;
     load.each().await;
@@ -155,8 +153,64 @@ async fn under_load(options: &Options, site: &mut Site) -> anyhow::Result<Chaos>
         unheard: ledger::unheard(&seen),
         seen,
         impossible,
+        cut_short,
         logs: site.logs().await,
     })
+}
+
+/// All faults in turn. What could not be made on this cluster, and why that was not all.
+async fn faults(
+    options: &Options,
+    site: &mut Site,
+    tools: &fault::Tools,
+    load: &Load,
+    seen: &mut Seen,
+    enough: impl Future,
+) -> (Vec<String>, Option<String>) {
+    let mut enough = pin!(enough);
+    let (possible, impossible): (Vec<&Fault>, Vec<&Fault>) = options
+        .faults
+        .iter()
+        .partition(|fault| fault.obstacle(tools).is_none());
+    let why = |fault: &Fault| Some(format!("{fault}: {}", fault.obstacle(tools)?));
+    let impossible = impossible.into_iter().filter_map(why).collect();
+    let all = options.rounds * possible.len();
+    for (done, fault) in (0..options.rounds).flat_map(|_| &possible).enumerate() {
+        if enough.as_mut().now_or_never().is_some() {
+            let why = format!("interrupted after {done} of {all} faults");
+            return (impossible, Some(why));
+        }
+        let (calls, failed) = load.tally();
+        let so_far = format!("{calls} calls, {failed} of them without a result");
+        say(
+            tools.clock,
+            &format!("{so_far}; {} of {all}: {fault}", done + 1),
+        );
+        match one(**fault, site, tools, load).await {
+            Ok(mark) => seen.marks.push(mark),
+            Err(error) => {
+                let why = format!("fault {} of {all}, {fault}: {error:#}", done + 1);
+                return (impossible, Some(why));
+            }
+        }
+    }
+    (impossible, None)
+}
+
+async fn one(
+    fault: Fault,
+    site: &mut Site,
+    tools: &fault::Tools,
+    load: &Load,
+) -> anyhow::Result<Mark> {
+    let instance = load.busiest().context("no session was answered")?;
+    let mark = fault::make(fault, site, tools, &instance).await?;
+    say(tools.clock, "mended");
+    // New sessions are what recovers last; and every session can still be used.
+    load.one_cold().await;
+    load.each().await;
+    sleep(AFTER).await;
+    Ok(mark)
 }
 
 /// Pods that stay though nobody uses them belong to the fault they were made in.

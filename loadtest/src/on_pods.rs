@@ -68,6 +68,10 @@ pub(crate) struct BurstPodsArgs {
     /// How many rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Seconds for which the node is left alone before each burst: a kubelet cleans up
+    /// after pods that are gone once a minute.
+    #[arg(long, default_value_t = 75)]
+    settle: u64,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -127,6 +131,7 @@ pub(crate) async fn burst(args: BurstPodsArgs) -> anyhow::Result<()> {
         road: args.road,
         pods: args.pods,
         rounds: args.rounds,
+        settle: Duration::from_secs(args.settle),
     };
     pods::burst::run(cluster.options(vec![args.road]), burst, |round| {
         section.rounds.push(round);

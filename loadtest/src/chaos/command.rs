@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tokio::signal::ctrl_c;
 
 use super::fault::Fault;
+use super::ledger::Account;
 use super::load::Rates;
 use super::site::Form;
-use super::{Options, report, run, timeline};
+use super::{Chaos, Options, report, run};
 
 /// Kills one thing after the other under load, on a real cluster.
 #[derive(Debug, clap::Args)]
@@ -24,8 +26,8 @@ pub struct ChaosArgs {
     manifests: PathBuf,
     /// The cluster; it needs the images witness and agent (dev/image), and gateway for
     /// --form pods.
-    #[arg(long, env = "KUBECONFIG")]
-    kubeconfig: PathBuf,
+    #[arg(long, env = "KUBECONFIG", required_unless_present = "again")]
+    kubeconfig: Option<PathBuf>,
     /// dev/cluster, if the cluster is its: without it the cluster's own parts are
     /// left alone, and with --form pods the gateway too.
     #[arg(long, env = "MCP_GATEWAY_CLUSTER")]
@@ -48,6 +50,9 @@ pub struct ChaosArgs {
     /// A line for the report (may be repeated).
     #[arg(long = "note")]
     notes: Vec<String>,
+    /// Kills nothing: reports earlier runs again, together, of their JSON (may be repeated).
+    #[arg(long, value_name = "FILE")]
+    again: Vec<PathBuf>,
     /// The report's files, without their ending.
     #[arg(long, default_value = "target/loadtest/chaos")]
     out: PathBuf,
@@ -59,47 +64,77 @@ pub struct ChaosArgs {
 /// It could not be run, or something was lost, misrouted, duplicated or orphaned.
 #[expect(clippy::print_stdout, reason = "the report is this command's answer")]
 pub async fn command(args: ChaosArgs) -> anyhow::Result<()> {
-    let faults = match args.faults {
-        faults if faults.is_empty() => Fault::all(args.form),
-        faults => faults,
-    };
-    let options = Options {
-        form: args.form,
-        gateway: std::path::absolute(args.gateway)?,
-        manifests: std::path::absolute(args.manifests)?,
-        kubeconfig: std::path::absolute(args.kubeconfig)?,
-        cluster: args.cluster.map(std::path::absolute).transpose()?,
-        faults,
-        rounds: args.rounds,
-        rates: Rates {
-            calls: args.calls,
-            cold: args.cold,
-        },
-        api_server_away: Duration::from_secs(args.away),
-    };
-    let chaos = tokio::select! {
-        chaos = run(&options) => chaos?,
-        // What is dropped with the run takes away what it made, packet filters' rules too.
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
-    };
     if let Some(folder) = args.out.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let text = report::markdown(&chaos, &args.notes);
+    let runs = if args.again.is_empty() {
+        let options = args.options()?;
+        let chaos = tokio::select! {
+            chaos = run(&options, ctrl_c()) => chaos?,
+            // What is dropped with the run takes away what it made, packet filters' rules too.
+            () = impatience() => bail!("interrupted"),
+        };
+        write(&args.out, "json", &serde_json::to_string(&chaos)?)?;
+        write(&args.out, "log", &chaos.logs)?;
+        vec![chaos]
+    } else {
+        let runs = args.again.iter().map(|file| read(file));
+        runs.collect::<anyhow::Result<_>>()?
+    };
+    let text = report::markdown(&runs, &args.notes);
     write(&args.out, "md", &text)?;
-    write(&args.out, "svg", &timeline::svg(&chaos.seen))?;
-    write(&args.out, "json", &serde_json::to_string(&chaos)?)?;
-    write(&args.out, "log", &chaos.logs)?;
+    write(&args.out, "svg", &report::picture(&runs))?;
     print!("{text}");
-    let wrongs: usize = chaos
-        .accounts
-        .iter()
-        .map(super::ledger::Account::wrongs)
-        .sum();
+    runs.iter().try_for_each(judge)
+}
+
+impl ChaosArgs {
+    fn options(&self) -> anyhow::Result<Options> {
+        let faults = match &self.faults[..] {
+            [] => Fault::all(self.form),
+            faults => faults.to_vec(),
+        };
+        let kubeconfig = self.kubeconfig.as_ref().context("no --kubeconfig")?;
+        Ok(Options {
+            form: self.form,
+            gateway: std::path::absolute(&self.gateway)?,
+            manifests: std::path::absolute(&self.manifests)?,
+            kubeconfig: std::path::absolute(kubeconfig)?,
+            cluster: self.cluster.as_ref().map(std::path::absolute).transpose()?,
+            faults,
+            rounds: self.rounds,
+            rates: Rates {
+                calls: self.calls,
+                cold: self.cold,
+            },
+            api_server_away: Duration::from_secs(self.away),
+        })
+    }
+}
+
+/// Whether a run came to what it is to come to.
+fn judge(chaos: &Chaos) -> anyhow::Result<()> {
+    let wrongs: usize = chaos.accounts.iter().map(Account::wrongs).sum();
     if wrongs + chaos.unheard > 0 {
         bail!("{wrongs} things went wrong that must not");
     }
+    if let Some(why) = &chaos.cut_short {
+        bail!("not all faults were made: {why}");
+    }
     Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<Chaos> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no run's", path.display()))
+}
+
+/// Interrupted once, a run ends after its fault, with its report; twice, at once.
+#[expect(clippy::print_stderr, reason = "progress of a command-line tool")]
+async fn impatience() {
+    ctrl_c().await.ok();
+    eprintln!("ends after this fault; once more to end now, without a report");
+    ctrl_c().await.ok();
 }
 
 fn write(out: &Path, ending: &str, text: &str) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::witness::Testimony;
 
@@ -23,7 +23,7 @@ const PROMPT: Micros = 1_000_000;
 const NOTICED: Micros = 2_000_000;
 
 /// What a call was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// A quick call in a session that has been there.
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 /// How a call failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Failure {
     /// The connection to the activator broke after the request was sent.
@@ -51,7 +51,7 @@ pub enum Failure {
 }
 
 /// What a call came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
 pub enum Outcome {
     /// A result.
@@ -66,7 +66,7 @@ pub enum Outcome {
 }
 
 /// One call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Call {
     /// Unique in the run.
@@ -97,7 +97,7 @@ pub struct Call {
 }
 
 /// Something that was seen on a passive stream and should not have been.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trouble {
     /// The stream's client.
@@ -111,7 +111,7 @@ pub struct Trouble {
 }
 
 /// A process that was killed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Victim {
     /// An activator, by its place.
@@ -121,7 +121,7 @@ pub enum Victim {
 }
 
 /// When a process was killed: it was alive before `from` and dead after `to`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Kill {
     /// What.
@@ -133,7 +133,7 @@ pub struct Kill {
 }
 
 /// A fault, from its beginning until the next one's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mark {
     /// What was done.
@@ -149,7 +149,7 @@ pub struct Mark {
 }
 
 /// What happened from one fault to the next.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
     /// What was done.
@@ -206,7 +206,7 @@ impl Account {
 }
 
 /// All that was seen in a run.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Seen {
     /// Calls, in any order.

@@ -194,6 +194,14 @@ impl Load {
         most.map(|(instance, _)| instance)
     }
 
+    /// How many calls are over, and how many of them have no result.
+    #[must_use]
+    pub fn tally(&self) -> (usize, usize) {
+        let calls = lock(&self.shared.calls);
+        let failed = |call: &&Call| matches!(call.outcome, Outcome::Failed { .. });
+        (calls.len(), calls.iter().filter(failed).count())
+    }
+
     /// No more calls; those under way go on to their end. Sessions that stay are in use
     /// until the last new one has its answer, which may take long: they would be idle
     /// meanwhile, and be moved rightly.

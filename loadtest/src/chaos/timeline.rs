@@ -14,14 +14,15 @@ const LEAST: f64 = 100.0;
 const MOST: f64 = 100e6;
 
 /// How a call is drawn: name and colour.
-const LOOKS: [(&str, &str); 4] = [
+pub(super) const LOOKS: [(&str, &str); 4] = [
     ("answered", "#2f6fdb"),
     ("new session", "#3a9d5d"),
     ("told to come again, then answered", "#d98324"),
     ("no result", "#c62828"),
 ];
 
-fn look(call: &Call) -> usize {
+/// Which of [`LOOKS`] a call has.
+pub(super) fn look(call: &Call) -> usize {
     match (&call.outcome, call.kind) {
         (Outcome::Failed { .. }, _) => 3,
         (Outcome::Answered(_), _) if call.delayed > 0 => 2,

@@ -2,12 +2,17 @@
 //!
 //! Both begin with the first request and end with the last: of the bare pods the
 //! last moment at which a server accepted, by its own stamp; of the sessions the
-//! last complete answer. In turn, and what goes first alternates.
+//! last complete answer. In turn, and what goes first alternates. Each burst waits
+//! until the node has cleaned up after the one before: a kubelet removes the
+//! sandboxes of pods that are gone once a minute, which for 50 of them keeps it and
+//! containerd busy for seconds, and would be paid for by whoever comes next.
+
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::future::try_join_all;
 use kube::api::PostParams;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::place::{Begin, PATIENCE};
 use super::road::Road;
@@ -24,6 +29,8 @@ pub struct Burst {
     pub pods: usize,
     /// How often.
     pub rounds: usize,
+    /// How long the node is left alone before each burst.
+    pub settle: Duration,
 }
 
 /// Runs the rounds; `keep` is given each.
@@ -68,17 +75,20 @@ fn progress(burst: Burst, number: usize, round: &BurstRound) {
 ///
 /// # Errors
 /// A start failed, or the cluster does not answer.
-pub async fn round(
-    stage: &Stage,
-    Burst { road, pods, .. }: Burst,
-    bare_first: bool,
-) -> anyhow::Result<BurstRound> {
+pub async fn round(stage: &Stage, burst: Burst, bare_first: bool) -> anyhow::Result<BurstRound> {
+    let bare = async {
+        sleep(burst.settle).await;
+        plain(stage, burst.pods).await
+    };
+    let gateway = async {
+        sleep(burst.settle).await;
+        sessions(stage, burst.road, burst.pods).await
+    };
     let (bare_millis, gateway_millis) = if bare_first {
-        let bare = plain(stage, pods).await?;
-        (bare, sessions(stage, road, pods).await?)
+        (bare.await?, gateway.await?)
     } else {
-        let gateway = sessions(stage, road, pods).await?;
-        (plain(stage, pods).await?, gateway)
+        let gateway = gateway.await?;
+        (bare.await?, gateway)
     };
     Ok(BurstRound {
         bare_millis,

@@ -15,11 +15,9 @@
 
 mod definitions;
 
-use std::{path::PathBuf, time::Duration};
+use std::{future::pending, path::PathBuf, time::Duration};
 
-use mcp_gateway_loadtest::chaos::{
-    self, Options, fault::Fault, load::Rates, report, site::Form, timeline,
-};
+use mcp_gateway_loadtest::chaos::{self, Options, fault::Fault, load::Rates, report, site::Form};
 use tokio::sync::Mutex;
 
 /// Whose turn it is.
@@ -99,16 +97,18 @@ async fn nothing_goes_wrong(kubeconfig: PathBuf, form: Form, faults: Vec<Fault>)
         },
         api_server_away: Duration::from_secs(30),
     };
-    let chaos = chaos::run(&options).await;
+    let chaos = chaos::run(&options, pending::<()>()).await;
     let chaos = chaos.unwrap_or_else(|error| panic!("{error:#}"));
-    let text = report::markdown(&chaos, &[]);
+    let runs = std::slice::from_ref(&chaos);
+    let text = report::markdown(runs, &[]);
     println!("{text}");
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     std::fs::write(
         folder.join(format!("chaos-{form:?}.svg").to_lowercase()),
-        timeline::svg(&chaos.seen),
+        report::picture(runs),
     )
     .expect("a picture");
+    assert_eq!(chaos.cut_short, None);
     assert_eq!(chaos.unheard, 0, "answers that no server told of");
     let most = chaos.accounts.len() * 20;
     let calls: usize = chaos.accounts.iter().map(|account| account.calls).sum();

@@ -1,0 +1,200 @@
+//! Many rounds as one picture: a strip for each fault, its rounds on top of each other
+//! from the moment it was made. Pure; plain SVG.
+//!
+//! A strip has no more dots than it has places for them, however many calls there were.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+
+use super::ledger::{Call, Micros, Seen};
+use super::timeline::{LOOKS, look};
+
+const WIDTH: f64 = 1_200.0;
+const LEFT: f64 = 60.0;
+const TOP: f64 = 30.0;
+/// A strip, and the room below it.
+const HEIGHT: f64 = 96.0;
+const ROOM: f64 = 38.0;
+/// Latencies that a strip begins and ends with, in microseconds.
+const LEAST: f64 = 1e3;
+const MOST: f64 = 100e6;
+
+/// One round of a fault.
+struct Round<'a> {
+    /// From its beginning until the next fault's.
+    span: (Micros, Micros),
+    mended: Micros,
+    calls: Vec<&'a Call>,
+}
+
+/// All rounds of a fault.
+struct Strip<'a> {
+    name: &'a str,
+    rounds: Vec<Round<'a>>,
+}
+
+/// Whether some fault was made more than once.
+#[must_use]
+pub fn is_for<'a>(runs: impl IntoIterator<Item = &'a Seen>) -> bool {
+    strips(runs).iter().any(|strip| strip.rounds.len() > 1)
+}
+
+/// The picture.
+#[must_use]
+pub fn svg<'a>(runs: impl IntoIterator<Item = &'a Seen>) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    draw(&strips(runs), &mut text).ok();
+    text
+}
+
+/// Calls are where they were due: what waits for the end of a fault belongs to it.
+fn strips<'a>(runs: impl IntoIterator<Item = &'a Seen>) -> Vec<Strip<'a>> {
+    let mut strips: Vec<Strip<'a>> = Vec::new();
+    for seen in runs {
+        let mut rounds: Vec<Round<'a>> = seen
+            .marks
+            .iter()
+            .enumerate()
+            .map(|(place, mark)| {
+                let next = seen
+                    .marks
+                    .get(place + 1)
+                    .map_or(Micros::MAX, |next| next.begun);
+                Round {
+                    span: (mark.begun, next),
+                    mended: mark.mended,
+                    calls: Vec::new(),
+                }
+            })
+            .collect();
+        for call in &seen.calls {
+            let after = rounds.partition_point(|round| round.span.0 <= call.begun);
+            if let Some(round) = after.checked_sub(1).and_then(|place| rounds.get_mut(place)) {
+                round.calls.push(call);
+            }
+        }
+        for (round, mark) in rounds.into_iter().zip(&seen.marks) {
+            match strips.iter_mut().find(|strip| strip.name == mark.name) {
+                Some(strip) => strip.rounds.push(round),
+                None => strips.push(Strip {
+                    name: &mark.name,
+                    rounds: vec![round],
+                }),
+            }
+        }
+    }
+    strips
+}
+
+fn draw(strips: &[Strip<'_>], text: &mut String) -> fmt::Result {
+    let height = TOP + strips.len() as f64 * (HEIGHT + ROOM) + 30.0;
+    writeln!(
+        text,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">"#
+    )?;
+    writeln!(
+        text,
+        r##"<rect width="100%" height="100%" fill="#ffffff"/>"##
+    )?;
+    for (place, strip) in strips.iter().enumerate() {
+        draw_strip(strip, TOP + place as f64 * (HEIGHT + ROOM), text)?;
+    }
+    for (place, (name, colour)) in LOOKS.iter().enumerate() {
+        let across = LEFT + place as f64 * 240.0;
+        let down = height - 12.0;
+        writeln!(
+            text,
+            r#"<text x="{across}" y="{down}" fill="{colour}">● {name}</text>"#
+        )?;
+    }
+    writeln!(text, "</svg>")
+}
+
+fn draw_strip(strip: &Strip<'_>, top: f64, text: &mut String) -> fmt::Result {
+    let since = |round: &Round<'_>, at: Micros| at.saturating_sub(round.span.0);
+    let ends = strip.rounds.iter().flat_map(|round| {
+        let due = round.calls.iter().map(|call| call.begun);
+        due.chain([round.mended]).map(|at| since(round, at))
+    });
+    let end = ends.max().unwrap_or(1).max(1) as f64;
+    let across = |at: Micros| LEFT + at as f64 / end * (WIDTH - LEFT - 20.0);
+    let times = strip.rounds.len();
+    let name = strip.name.replace('&', "&amp;").replace('<', "&lt;");
+    let title = top - 6.0;
+    writeln!(
+        text,
+        r#"<text x="{LEFT}" y="{title}" font-weight="bold">{name}, {times} times</text>"#
+    )?;
+    for round in &strip.rounds {
+        // As many shades on top of each other as rounds that were not mended yet.
+        let width = (across(since(round, round.mended)) - LEFT).max(1.0);
+        let opacity = 0.5 / times as f64;
+        writeln!(
+            text,
+            r##"<rect x="{LEFT}" y="{top}" width="{width:.1}" height="{HEIGHT}" fill="#c62828" fill-opacity="{opacity:.3}"/>"##
+        )?;
+    }
+    axes(end, top, text)?;
+    for (kind, (_, colour)) in LOOKS.iter().enumerate() {
+        let calls = strip.rounds.iter().flat_map(|round| {
+            let calls = round.calls.iter().filter(|call| look(call) == kind);
+            calls.map(|call| (across(since(round, call.begun)), down(call, top)))
+        });
+        // To half a pixel, once each.
+        let places: BTreeSet<(u32, u32)> = calls
+            .map(|(x, y)| ((x * 2.0) as u32, (y * 2.0) as u32))
+            .collect();
+        let dots: String = places
+            .iter()
+            .map(|(x, y)| format!("M{:.1} {:.1}h0", f64::from(*x) / 2.0, f64::from(*y) / 2.0))
+            .collect();
+        writeln!(
+            text,
+            r#"<path d="{dots}" stroke="{colour}" stroke-width="2.5" stroke-linecap="round" fill="none"/>"#
+        )?;
+    }
+    Ok(())
+}
+
+fn axes(end: f64, top: f64, text: &mut String) -> fmt::Result {
+    for (micros, name) in [
+        (1e3, "1 ms"),
+        (1e4, ""),
+        (1e5, "100 ms"),
+        (1e6, ""),
+        (1e7, "10 s"),
+    ] {
+        let y = height_of(micros, top);
+        writeln!(
+            text,
+            r##"<path d="M{LEFT} {y:.1} H{}" stroke="#dddddd"/><text x="{}" y="{:.1}" text-anchor="end">{name}</text>"##,
+            WIDTH - 20.0,
+            LEFT - 6.0,
+            y + 4.0
+        )?;
+    }
+    let all = end / 1e6;
+    let step = if all > 60.0 { 10.0 } else { 2.0 };
+    let mut at = 0.0;
+    while at <= all {
+        writeln!(
+            text,
+            r#"<text x="{:.1}" y="{}" text-anchor="middle">{at:.0} s</text>"#,
+            LEFT + at / all * (WIDTH - LEFT - 20.0),
+            top + HEIGHT + 14.0
+        )?;
+        at += step;
+    }
+    Ok(())
+}
+
+fn down(call: &Call, top: f64) -> f64 {
+    let took = call.ended.saturating_sub(call.begun + call.asked);
+    height_of(took as f64, top)
+}
+
+fn height_of(micros: f64, top: f64) -> f64 {
+    let share = (micros.clamp(LEAST, MOST) / LEAST).log10() / (MOST / LEAST).log10();
+    top + HEIGHT * (1.0 - share)
+}
