@@ -4,17 +4,10 @@
 //! pod of ours learns nothing, is logged and counted; nothing that a caller sends is kept unbounded. A call that ends
 //! means nothing: the agent may call again, and the pod's status decides.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mcp_gateway_api::failure::ExitReport;
-use mcp_gateway_link::{
-    agent::{self, FromAgent, ToAgent, from_agent, hello::Proof, home_server, to_agent},
-    token::LaunchToken,
-};
+use mcp_gateway_link::agent::{self, FromAgent, ToAgent, from_agent, home_server, to_agent};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, watch},
@@ -26,19 +19,20 @@ use tonic::{
     transport::{Server, ServerTlsConfig, server::TcpIncoming},
 };
 
+use proof::{Caller, wants_orders};
+
 use super::{
     World, actor,
     pods::Input,
     refusals::Refusal,
     seen::{instance_of, one_line},
-    sentences,
-    table::{Drain, Entry, Watched},
+    table::Drain,
 };
 
-/// How long a caller may take to say who it is, and how long one waits for the create call that made it.
+mod proof;
+
+/// How long a caller may take to say who it is.
 const HELLO: Duration = Duration::from_secs(10);
-/// How long a pod's address may be unknown to its status, where the connection alone does not prove it.
-const ADDRESS: Duration = Duration::from_secs(5);
 /// Calls that may wait for their hello at once.
 const STRANGERS: usize = 1_024;
 /// Bytes of one message.
@@ -48,8 +42,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Of what agents say.
 const LINES: usize = 40;
 const SUMMARY: usize = 300;
-/// Why a pod ends to which nobody can say any more what it is to run.
-const ORPHAN: &str = "the leader that made its pod was lost before the pod called home";
 /// The version of the protocol that agents speak.
 const PROTOCOL: u32 = 1;
 
@@ -84,15 +76,6 @@ pub(crate) async fn serve(
         .await
 }
 
-/// A caller that has proved which pod it is.
-struct Caller {
-    entry: Arc<Entry>,
-    ip: IpAddr,
-    first: bool,
-    /// Later leaders cannot know yet that its token is spent.
-    unnoted: bool,
-}
-
 #[tonic::async_trait]
 impl home_server::Home for Service {
     type CallStream = ReceiverStream<Result<ToAgent, Status>>;
@@ -107,7 +90,7 @@ impl home_server::Home for Service {
             .hello(&mut from)
             .await
             .map_err(|why| self.refuse(why, remote, None))?;
-        let caller = match self.identify(&hello, remote).await {
+        let caller = match proof::caller(&self.world, &hello, remote).await {
             Ok(caller) => caller,
             Err(why) => return Err(self.refuse(why, remote, Some(&hello))),
         };
@@ -171,82 +154,6 @@ impl Service {
         }
     }
 
-    /// Who is calling. The token is spent here, after everything else was found in order.
-    async fn identify(
-        &self,
-        hello: &agent::Hello,
-        remote: Option<SocketAddr>,
-    ) -> Result<Caller, Refusal> {
-        let (name, uid) = (hello.pod_name.as_str(), hello.pod_uid.as_str());
-        let key = &self.world.key;
-        let token = match &hello.proof {
-            Some(Proof::LaunchToken(bytes)) => {
-                let token = LaunchToken::from_bytes(bytes).ok_or(Refusal::Token)?;
-                key.made_token(name, &token)
-                    .then_some(())
-                    .ok_or(Refusal::Token)?;
-                Some(token)
-            }
-            Some(Proof::ReconnectSecret(secret)) => {
-                let good = key.is_reconnect_secret(name, uid, secret);
-                good.then_some(None).ok_or(Refusal::Token)?
-            }
-            None => return Err(Refusal::Token),
-        };
-        let entry = self.find(name, uid).await?;
-        let ip = address(hello, &entry, remote).await?;
-        if entry.told.borrow().is_some() {
-            return Err(Refusal::Unknown);
-        }
-        let Some(token) = token else {
-            // Who has the secret has called before, perhaps a leader that could not note it any more.
-            let unnoted = entry.token.lock().take().is_some();
-            return Ok(Caller {
-                entry,
-                ip,
-                first: false,
-                unnoted,
-            });
-        };
-        {
-            let noted = matches!(&*entry.watched.borrow(), Watched::Here(seen) if seen.spent);
-            let mut expected = entry.token.lock();
-            if noted {
-                *expected = None;
-            }
-            match expected.as_ref() {
-                None => return Err(Refusal::Spent),
-                Some(expected) if !expected.is(&token) => return Err(Refusal::Token),
-                // Not spent: a second call of the same agent is no theft.
-                Some(_) if wants_orders(hello) && entry.orders.lock().is_none() => {
-                    return Err(orphan(&entry));
-                }
-                // Whoever was given orders was given the secret with them, and would have shown that.
-                Some(_) if entry.orders.lock().is_none() => return Err(Refusal::Spent),
-                Some(_) => *expected = None,
-            }
-        }
-        Ok(Caller {
-            entry,
-            ip,
-            first: true,
-            unnoted: true,
-        })
-    }
-
-    async fn find(&self, name: &str, uid: &str) -> Result<Arc<Entry>, Refusal> {
-        let id = instance_of(uid).ok_or(Refusal::Foreign)?;
-        let table = &self.world.table;
-        if table.get(id).is_none() {
-            // Perhaps the answer of its create call is still on its way.
-            let _ = timeout(HELLO, table.settled(name)).await;
-        }
-        let entry = table.get(id).ok_or(Refusal::Unknown)?;
-        (entry.name == name)
-            .then_some(entry)
-            .ok_or(Refusal::Foreign)
-    }
-
     fn welcome(&self, caller: &Caller, wants_orders: bool) -> agent::Welcome {
         let entry = &caller.entry;
         let orders = if caller.first && wants_orders {
@@ -263,48 +170,6 @@ impl Service {
                 .to_vec(),
             orders,
         }
-    }
-}
-
-/// Whether the agent has nothing to do yet.
-fn wants_orders(hello: &agent::Hello) -> bool {
-    hello.state.is_none()
-}
-
-/// A pod whose orders went with the leader that made it. Whoever waits for it need not wait until its agent gives up.
-fn orphan(entry: &Entry) -> Refusal {
-    let report = sentences::report(ORPHAN, "");
-    // Where its task has more to read than it can, the agent's own patience ends it.
-    let _ = entry.inbox.try_send(Input::AgentExited(report));
-    Refusal::Unknown
-}
-
-/// The address that the pod may be reached at. The connection proves it, unless something on the way translates
-/// addresses: then the pod's status must say the same.
-async fn address(
-    hello: &agent::Hello,
-    entry: &Entry,
-    remote: Option<SocketAddr>,
-) -> Result<IpAddr, Refusal> {
-    let claimed: IpAddr = hello.ip.parse().or(Err(Refusal::Address))?;
-    let claimed = claimed.to_canonical();
-    if remote.is_some_and(|remote| remote.ip().to_canonical() == claimed) {
-        return Ok(claimed);
-    }
-    let mut watched = entry.watched.subscribe();
-    let known = watched.wait_for(|watched| match watched {
-        Watched::Here(seen) => seen.ip.is_some(),
-        Watched::Gone(_) => true,
-    });
-    match timeout(ADDRESS, known).await {
-        Ok(Ok(watched)) => match &*watched {
-            Watched::Here(seen) if seen.ip.map(|ip| ip.to_canonical()) == Some(claimed) => {
-                Ok(claimed)
-            }
-            Watched::Here(_) => Err(Refusal::Address),
-            Watched::Gone(_) => Err(Refusal::Unknown),
-        },
-        Ok(Err(_)) | Err(_) => Err(Refusal::Address),
     }
 }
 

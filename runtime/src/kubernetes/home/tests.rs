@@ -8,13 +8,21 @@ use mcp_gateway_api::{
     slot::{Owner, SlotKey},
 };
 use mcp_gateway_link::{
-    Authority, HOME_NAME, agent::home_client::HomeClient, authority::client_tls, token::HomeKey,
+    Authority, HOME_NAME,
+    agent::{hello::Proof, home_client::HomeClient},
+    authority::client_tls,
+    token::{HomeKey, LaunchToken},
 };
 use tonic::{Code, transport::Channel};
 
 use super::*;
 use crate::kubernetes::{
-    Home, KubernetesConfig, forms::Form, names::Facts, pods::tests::seen, seen::Seen,
+    Home, KubernetesConfig,
+    forms::Form,
+    names::Facts,
+    pods::tests::seen,
+    seen::Seen,
+    table::{Entry, Watched},
 };
 
 const UID: &str = "00000000-0000-0000-0000-000000000007";
@@ -249,7 +257,7 @@ async fn a_pod_that_calls_for_the_first_time_when_its_orders_are_lost_is_over_at
     assert!(bench.call(running).await.is_err());
     assert_eq!(bench.counted(Refusal::Spent), 1);
     match inbox.recv().await {
-        Some(Input::AgentExited(report)) => assert_eq!(report.summary, ORPHAN),
+        Some(Input::AgentExited(report)) => assert_eq!(report.summary, proof::ORPHAN),
         other => panic!("{other:?}"),
     }
 }
