@@ -13,6 +13,7 @@ use mcp_gateway_link::{
     authority::client_tls,
     token::{HomeKey, LaunchToken},
 };
+use tokio::time::sleep;
 use tonic::{Code, transport::Channel};
 
 use super::*;
@@ -30,6 +31,8 @@ const OTHER_UID: &str = "00000000-0000-0000-0000-000000000008";
 
 struct Bench {
     world: Arc<World>,
+    /// What the API server was asked for.
+    requests: mpsc::UnboundedReceiver<String>,
     address: SocketAddr,
     ca: String,
 }
@@ -53,12 +56,15 @@ fn facts() -> Facts {
     }
 }
 
-fn nobody() -> kube::Client {
-    let refuse = tower::service_fn(async |_: http::Request<Body>| {
+/// An API server that refuses everything, and what it was asked for.
+fn nobody() -> (kube::Client, mpsc::UnboundedReceiver<String>) {
+    let (asked, requests) = mpsc::unbounded_channel();
+    let refuse = tower::service_fn(move |request: http::Request<Body>| {
+        let _ = asked.send(format!("{} {}", request.method(), request.uri().path()));
         let refused = http::Response::builder().status(503).body(Body::empty());
-        Ok::<_, std::convert::Infallible>(refused.expect("a response"))
+        async { Ok::<_, std::convert::Infallible>(refused.expect("a response")) }
     });
-    kube::Client::new(refuse, "mcp")
+    (kube::Client::new(refuse, "mcp"), requests)
 }
 
 impl Bench {
@@ -74,11 +80,17 @@ impl Bench {
             authority,
             key: HomeKey::random(),
         };
-        let config = KubernetesConfig::new((nobody(), nobody()), "mcp", "test", home);
+        let (client, requests) = nobody();
+        let config = KubernetesConfig::new((client.clone(), client), "mcp", "test", home);
         let (listener, world, _events) = World::new(config, false);
         let world = Arc::new(world);
         tokio::spawn(serve(Arc::clone(&world), listener, tls));
-        Self { world, address, ca }
+        Self {
+            world,
+            requests,
+            address,
+            ca,
+        }
     }
 
     /// A pod without its task: what its agent says comes out of the receiver.
@@ -223,6 +235,26 @@ async fn a_token_is_spent_once_the_pod_says_so_whenever_that_is_seen() {
     let refused = bench.call(with_token("time-1", UID, &token)).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
     assert_eq!(bench.counted(Refusal::Spent), 1);
+}
+
+/// Not in the middle of a burst; and not so late that many leaders would have to be told by the agent itself.
+#[tokio::test(start_paused = true)]
+async fn that_a_token_was_used_is_noted_half_a_minute_later_on_a_pod_that_is_still_there() {
+    let mut bench = Bench::new().await;
+    let (entry, _inbox, _) = bench.pod("time-1", UID);
+    let (gone, _inbox, _) = bench.pod("time-2", OTHER_UID);
+    for entry in [&entry, &gone] {
+        let (world, entry) = (Arc::clone(&bench.world), Arc::clone(entry));
+        tokio::spawn(async move { world.keep_spent(&entry).await });
+    }
+    let begun = tokio::time::Instant::now();
+    bench.world.table.forget(&gone);
+    let noted = bench.requests.recv().await.expect("it is noted");
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    assert_eq!(noted, "PATCH /api/v1/namespaces/mcp/pods/time-1");
+    // What came at the same moment would be here by now.
+    sleep(HELLO).await;
+    assert!(bench.requests.try_recv().is_err());
 }
 
 /// The leader before this one was lost before it could note on the pod that it had called.
