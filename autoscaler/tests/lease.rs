@@ -52,11 +52,14 @@ async fn namespace(client: &Client) -> String {
     made.metadata.name.unwrap()
 }
 
+/// The process `id` of the pod of which the first letters of `id` tell, up to the dot.
 fn stand(client: &Client, namespace: &str, id: &str, duration: Duration) -> Election {
+    let pod = id.split_once('.').map(|(pod, _)| format!("{pod}."));
     let config = LeaseConfig {
         namespace: namespace.to_owned(),
         name: "mcp-gateway".into(),
         id: id.to_owned(),
+        before: pod,
         duration,
     };
     elect(client.clone(), config)
@@ -106,21 +109,30 @@ async fn another_candidate_takes_over_in_a_higher_term_when_the_leader_is_killed
     assert!(second > first, "{second} after {first}");
 
     // Had it to wait for the lease to expire, it would wait for longer than this test.
-    let three = stand(&client, &namespace, "three", LONG);
+    let three = stand(&client, &namespace, "three.1", LONG);
     sees(three.holder(), "two").await;
     two.resign().await;
     let third = leads(three.term()).await;
     assert!(third > second, "{third} after {second}");
 
+    // Killed, and started again in its pod, while another waits: it need not.
+    let four = stand(&client, &namespace, "four.1", LONG);
+    sees(four.holder(), "three.1").await;
+    drop(three);
+    let three = stand(&client, &namespace, "three.2", LONG);
+    let again = leads(three.term()).await;
+    assert!(again > third, "{again} after {third}");
+    assert_eq!(*four.term().borrow(), None, "two lead");
+
     let leases = Api::<Lease>::namespaced(client.clone(), &namespace);
     let lease = leases.get("mcp-gateway").await.unwrap().spec.unwrap();
-    assert_eq!(lease.holder_identity.as_deref(), Some("three"));
+    assert_eq!(lease.holder_identity.as_deref(), Some("three.2"));
     assert_eq!(
         lease.lease_transitions.map(i64::from),
-        i64::try_from(third).ok()
+        i64::try_from(again).ok()
     );
 
-    drop(three);
+    drop((three, four));
     let all = Api::<Namespace>::all(client);
     all.delete(&namespace, &DeleteParams::background())
         .await

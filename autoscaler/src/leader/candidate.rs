@@ -2,7 +2,8 @@
 //!
 //! The caller does what [`Candidate::step`] says and tells what came of it, one action at a time; between two steps the
 //! passing of time alone may end a leadership ([`Candidate::term`]). Others' clocks are never read: another's lease has
-//! expired when it has not changed for its duration by the own clock.
+//! expired when it has not changed for its duration by the own clock. Only that of an earlier process of the own pod has
+//! expired at once: it is known to be dead.
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,6 +77,10 @@ pub struct Term {
 #[derive(Debug)]
 pub struct Candidate {
     id: Arc<str>,
+    /// How the ids of earlier processes begin that cannot be alive any more.
+    before: Option<Arc<str>>,
+    /// Such a process that held the lease when it was first read. Whoever takes it later is alive, whatever its id.
+    dead: Option<Arc<str>>,
     duration: Duration,
     first: u64,
     /// The lease as last read, when it was first seen so, and when it was last looked at.
@@ -103,6 +108,8 @@ impl Candidate {
     pub fn new(id: &str, duration: Duration, first: u64) -> Self {
         Self {
             id: id.into(),
+            before: None,
+            dead: None,
             duration,
             first,
             seen: None,
@@ -110,6 +117,12 @@ impl Candidate {
             sent: None,
             resigned: false,
         }
+    }
+
+    /// The same after other processes, whose ids begin like this and who are dead: what one of them holds is free.
+    #[must_use]
+    pub fn after(self, before: Option<Arc<str>>) -> Self {
+        Self { before, ..self }
     }
 
     /// The leadership at that moment, if there is one.
@@ -158,6 +171,10 @@ impl Candidate {
             && !lease.as_ref().is_some_and(|lease| mine(lease, term))
         {
             self.term = None;
+        }
+        if let (None, Some(lease), Some(before)) = (&self.seen, &lease, &self.before) {
+            let holder = lease.holder.clone();
+            self.dead = holder.filter(|holder| holder.starts_with(before.as_ref()));
         }
         let transitions = lease.as_ref().map_or(0, |lease| lease.transitions);
         self.first = self.first.max(transitions.saturating_add(1));
@@ -225,7 +242,8 @@ impl Candidate {
             Some(_) if holds => true,
             Some(lease) => {
                 let expires = seen.since + lease.duration.max(self.duration);
-                lease.holder.is_none() || now >= expires
+                let dead = lease.holder == self.dead;
+                dead || lease.holder.is_none() || now >= expires
             }
         };
         // A refusal counts from the last look, so an expired lease is taken as it is now, not as it was once.

@@ -32,6 +32,9 @@ pub struct LeaseConfig {
     /// This candidate: no other process, earlier or later ones of this pod included, may have the same. Others read it
     /// to find the leader ([`Election::holder`]), so it may hold an address.
     pub id: String,
+    /// How the ids of earlier processes of this pod begin. Kubernetes starts a container again only when the process
+    /// before has ended: what that one held need not expire.
+    pub before: Option<String>,
     /// How long a leader may be silent: 15 s unless there is a reason.
     pub duration: Duration,
 }
@@ -87,9 +90,11 @@ pub fn elect(client: Client, config: LeaseConfig) -> Election {
     let (says_term, term) = watch::channel(None);
     let (says_holder, holder) = watch::channel(None);
     let (resign, resigned) = oneshot::channel();
+    let first = first_epoch(SystemTime::now());
+    let candidate = Candidate::new(&config.id, config.duration, first);
     let acting = Acting {
         leases: Api::namespaced(client, &config.namespace),
-        candidate: Candidate::new(&config.id, config.duration, first_epoch(SystemTime::now())),
+        candidate: candidate.after(config.before.as_deref().map(Into::into)),
         config,
         says_term,
         says_holder,

@@ -38,6 +38,9 @@ pub(crate) struct AutoscalerArgs {
     /// Address under which activators reach --scaler-listen, where it listens on all
     #[arg(long, env = "MCP_GATEWAY_SCALER_ADVERTISE", value_name = "ADDRESS")]
     pub(crate) scaler_advertise: Option<Address>,
+    /// UID of the pod that this autoscaler runs in: if its process led and died, the next one of the same pod leads at once
+    #[arg(long, env = "MCP_GATEWAY_POD_UID", value_name = "UID")]
+    pub(crate) pod_uid: Option<String>,
     /// Namespace of the gateway itself: of the lease by which replicas find their leader, and of the activators' pods
     /// [default: mcp-gateway-system]
     #[arg(long, env = "MCP_GATEWAY_SYSTEM_NAMESPACE", value_name = "NAME")]

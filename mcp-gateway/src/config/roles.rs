@@ -36,6 +36,8 @@ pub(crate) struct AutoscalerSettings {
     /// Empty: the cluster's documents are served.
     pub(crate) backends: Vec<PathBuf>,
     pub(crate) system_namespace: String,
+    /// The pod it runs in, if it runs in one.
+    pub(crate) pod: Option<PodUid>,
     pub(crate) scaler_listen: SocketAddr,
     /// Port 0: the one that is bound.
     pub(crate) scaler_advertise: SocketAddr,
@@ -85,6 +87,11 @@ impl AutoscalerSettings {
                 args.system_namespace.as_deref(),
                 "mcp-gateway-system",
             )?,
+            pod: args
+                .pod_uid
+                .as_deref()
+                .map(|uid| pod_uid("pod-uid", uid))
+                .transpose()?,
             scaler_listen: listen,
             scaler_advertise: advertised(listen, args.scaler_advertise.map(|a| a.0))?,
             activators: activators.collect::<Result<_, _>>()?,

@@ -6,6 +6,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use mcp_gateway_api::scaler::PodUid;
 use mcp_gateway_autoscaler::{
     InProcessScaler,
     leader::{Election, LeaseConfig, elect},
@@ -178,23 +179,28 @@ fn stand(replica: &Replica, bound: SocketAddr) -> anyhow::Result<Election> {
     if reached.port() == 0 {
         reached.set_port(bound.port());
     }
+    let (id, before) = identity(reached, settings.pod, rand::random());
     let lease = LeaseConfig {
         namespace: settings.system_namespace.clone(),
         name: format!("mcp-gateway-{}", settings.pods.installation),
-        id: identity(reached, rand::random()),
+        id,
+        before,
         duration: LEASE,
     };
     Ok(elect(client::client(&replica.cluster)?, lease))
 }
 
-/// What no other process is called, and where activators reach this one.
-fn identity(reached: SocketAddr, number: u64) -> String {
-    format!("{reached}_{number:016x}")
+/// What no other process is called, and where activators reach this one; and how the processes of its pod are called, and
+/// nobody else.
+fn identity(reached: SocketAddr, pod: Option<PodUid>, number: u64) -> (String, Option<String>) {
+    let before = pod.map(|PodUid(uid)| format!("{uid:032x}."));
+    let own = before.as_deref().unwrap_or_default();
+    (format!("{own}{number:016x}_{reached}"), before)
 }
 
 /// Where the process of that identity is reached.
 fn address(identity: &str) -> Option<SocketAddr> {
-    identity.rsplit_once('_')?.0.parse().ok()
+    identity.split_once('_')?.1.parse().ok()
 }
 
 /// Leads whenever this replica is elected, for as long as it is polled.
@@ -244,17 +250,33 @@ async fn point(replica: &Replica, election: &Election) {
 
 #[cfg(test)]
 mod tests {
-    use super::{address, identity};
+    use super::{PodUid, address, identity};
 
     #[test]
     fn the_leaders_address_is_read_from_its_identity() {
         for text in ["10.0.0.1:7444", "[fd00::1]:7444"] {
             let given = text.parse().unwrap();
-            assert_eq!(address(&identity(given, 7)), Some(given));
-            assert_ne!(identity(given, 7), identity(given, 8));
+            for pod in [None, Some(PodUid(5))] {
+                let (id, _) = identity(given, pod, 7);
+                assert_eq!(address(&id), Some(given), "{id}");
+                assert_ne!(id, identity(given, pod, 8).0);
+            }
         }
-        for strange in ["", "pod-1", "pod-1_7", "10.0.0.1:7444"] {
+        for strange in ["", "pod-1", "pod-1_7", "7_pod-1", "10.0.0.1:7444"] {
             assert_eq!(address(strange), None, "{strange}");
         }
+    }
+
+    #[test]
+    fn the_processes_of_a_pod_are_known_by_their_identity_and_no_others() {
+        let given = "10.0.0.1:7444".parse().unwrap();
+        let named = |pod, number| identity(given, pod, number).0;
+        let (_, before) = identity(given, Some(PodUid(5)), 7);
+        let before = before.expect("it runs in a pod");
+        assert!(named(Some(PodUid(5)), 8).starts_with(&before));
+        for other in [named(Some(PodUid(6)), 7), named(None, 7)] {
+            assert!(!other.starts_with(&before), "{other}");
+        }
+        assert_eq!(identity(given, None, 7).1, None);
     }
 }

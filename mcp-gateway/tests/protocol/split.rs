@@ -1,5 +1,6 @@
 //! A gateway in its parts, with its servers as pods: one session, whichever activator its requests reach.
 
+mod again;
 mod lone;
 mod roles;
 

@@ -84,6 +84,39 @@ fn a_released_lease_is_taken_at_once() {
 }
 
 #[test]
+fn what_an_earlier_process_of_the_same_pod_holds_is_taken_at_once_in_another_term() {
+    let now = Instant::now();
+    let mut me = Candidate::new("pod-1.b", DURATION, 1).after(Some("pod-1.".into()));
+    let taken = take(&mut me, now, Some(lease(9, Some("pod-1.a"), 4)));
+    assert!(matches!(taken, Action::Write(write) if write.transitions == 5 && write.takes));
+    // Nobody else's is.
+    for holder in ["pod-11.a", "pod-2.a", "pod-1"] {
+        let mut me = Candidate::new("pod-1.b", DURATION, 1).after(Some("pod-1.".into()));
+        let waits = take(&mut me, now, Some(lease(9, Some(holder), 4)));
+        assert!(matches!(waits, Action::Sleep(_)), "{holder}: {waits:?}");
+    }
+    let mut me = Candidate::new("pod-1.b", DURATION, 1);
+    let waits = take(&mut me, now, Some(lease(9, Some("pod-1.a"), 4)));
+    assert!(matches!(waits, Action::Sleep(_)), "{waits:?}");
+}
+
+/// Somebody gave two processes one pod's name: they do not take the lease from each other for ever.
+#[test]
+fn a_process_of_the_same_pod_that_takes_the_lease_later_is_alive() {
+    let now = Instant::now();
+    let mut me = Candidate::new("pod-1.b", DURATION, 1).after(Some("pod-1.".into()));
+    take(&mut me, now, Some(lease(9, Some("pod-1.a"), 4)));
+    me.step(now, Heard::Written(lease(10, Some("pod-1.b"), 5)));
+    assert!(me.term(now).is_some());
+    let renew = now + DURATION / 3;
+    me.step(renew, Heard::Nothing);
+    assert_eq!(me.step(renew, Heard::Refused), Action::Read);
+    let waits = me.step(renew, Heard::Read(Some(lease(11, Some("pod-1.c"), 6))));
+    assert!(matches!(waits, Action::Sleep(_)), "{waits:?}");
+    assert_eq!(me.term(renew), None);
+}
+
+#[test]
 fn a_leader_renews_after_a_third_and_stands_down_after_two() {
     let (mut me, start) = (Candidate::new("me", DURATION, 1), Instant::now());
     take(&mut me, start, None);
@@ -146,12 +179,20 @@ enum What {
     Answer(Heard),
 }
 
+/// A process of a pod.
+fn candidate(pod: usize, number: usize) -> Candidate {
+    let before = format!("{pod}.");
+    Candidate::new(&format!("{before}{number}"), DURATION, 1).after(Some(before.into()))
+}
+
 struct World {
     rng: StdRng,
     now: Instant,
     lease: Option<Lease>,
     versions: u64,
     candidates: Vec<Candidate>,
+    /// How often each was started again.
+    restarts: usize,
     /// The request each waits for, and until when.
     waits: Vec<Option<(u64, Instant)>>,
     wakes: Vec<Instant>,
@@ -174,9 +215,8 @@ impl World {
             now,
             lease: None,
             versions: 0,
-            candidates: (0..candidates)
-                .map(|n| Candidate::new(&n.to_string(), DURATION, 1))
-                .collect(),
+            candidates: (0..candidates).map(|n| candidate(n, 0)).collect(),
+            restarts: 0,
             waits: vec![None; candidates],
             wakes: vec![now; candidates],
             requests: 0,
@@ -267,9 +307,21 @@ impl World {
         self.send(who, self.requests, what);
     }
 
+    /// A process dies, and what it has sent is still on its way; its pod's next one knows nothing.
+    fn restart(&mut self, who: usize) {
+        self.restarts += 1;
+        self.candidates[who] = candidate(who, self.restarts);
+        self.waits[who] = None;
+        self.wakes[who] = self.now;
+    }
+
     fn tick(&mut self) {
         self.now += STEP;
         self.deliver();
+        if self.troubled && self.rng.random_ratio(1, 300) {
+            let who = self.rng.random_range(0..self.candidates.len());
+            self.restart(who);
+        }
         for who in 0..self.candidates.len() {
             match self.waits[who] {
                 Some((_, until)) if self.now >= until => {
@@ -330,6 +382,13 @@ proptest! {
         let before = world.terms.len();
         world.run(Duration::from_secs(60));
         prop_assert_eq!(world.terms.len(), before, "a leader was replaced though all was well");
+
+        // The leader's process dies: its pod's next one leads, long before a lease would have expired.
+        let leader = world.led.iter().position(Option::is_some).unwrap();
+        let term = world.led[leader];
+        world.restart(leader);
+        world.run(DURATION / 3);
+        prop_assert!(world.led[leader] > term, "{:?} after {term:?}", world.led[leader]);
 
         // The leader resigns: another leads soon, long before a lease would have expired.
         let leader = world.led.iter().position(Option::is_some).unwrap();

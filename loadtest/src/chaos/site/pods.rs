@@ -159,8 +159,8 @@ impl Pods {
         let holder = space.leader(system, LEASE).await?;
         let pods = self.roles.ready(AUTOSCALER).await.ok()?;
         let leads = |pod: &Pod| {
-            let own = address(pod).map(|ip| format!("{}_", SocketAddr::new(ip, SCALER)));
-            own.is_some_and(|own| holder.starts_with(&own))
+            let own = address(pod).map(|ip| format!("_{}", SocketAddr::new(ip, SCALER)));
+            own.is_some_and(|own| holder.ends_with(&own))
         };
         pods.into_iter().find(leads)
     }

@@ -180,7 +180,7 @@ impl Processes {
         let lease = format!("mcp-gateway-{INSTALLATION}");
         loop {
             let holder = space.leader(&space.name, &lease).await.unwrap_or_default();
-            let leads = |role: &Role| holder.starts_with(&format!("{}_", role.at(NOWHERE)));
+            let leads = |role: &Role| holder.ends_with(&format!("_{}", role.at(NOWHERE)));
             if let Some(place) = self.autoscalers.iter().position(leads) {
                 return Ok(place);
             }

@@ -88,10 +88,15 @@ fn a_uid_is_read_as_kubernetes_writes_it() {
     let addresses = "--scaler-advertise 10.0.0.2:7444 --home-advertise 10.0.0.2:7443";
     let known = autoscaler(&format!("{addresses} --activator {uid}")).unwrap();
     assert!(known.activators.contains(&settings.pod.unwrap()));
+    assert_eq!(known.pod, None);
+    let own = autoscaler(&format!("{addresses} --pod-uid {uid}")).unwrap();
+    assert_eq!(own.pod, settings.pod);
     for wrong in ["pod-1", "0d9c5e1c", "+d9c5e1c-9a3b-4c5d-8e6f-001122334455"] {
         let error = activator(&format!("--pod-uid {wrong}"))
             .unwrap_err()
             .to_string();
         assert!(error.contains("--pod-uid"), "{error}");
+        let error = autoscaler(&format!("{addresses} --pod-uid {wrong}")).unwrap_err();
+        assert!(error.to_string().contains("--pod-uid"), "{error}");
     }
 }

@@ -117,6 +117,12 @@ impl Role {
         }
     }
 
+    /// Ends it as a fault does: it says and gives back nothing.
+    pub(super) fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
     /// Waits until it has ended, as one that was asked to.
     pub(super) async fn until_ended(&mut self) {
         let give_up = Instant::now() + PATIENCE;
