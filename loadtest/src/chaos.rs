@@ -104,22 +104,25 @@ pub struct Chaos {
 /// seen are accounted for also when one fault could not be made.
 ///
 /// # Errors
-/// Something could not be started or taken away. That calls fail is no error.
+/// It could not be started. That calls fail is no error, nor that something could not be
+/// mended or taken away: the report says so.
 pub async fn run(options: &Options, enough: impl Future) -> anyhow::Result<Chaos> {
     let mut site = Site::start(options).await?;
     let mut done = under_load(options, &mut site, enough).await;
     if let Err(error) = done {
         done = Err(error.context(site.logs().await));
     }
-    let stopped = site.stop().await;
+    let mut troubles = Vec::from_iter(site.stop().await.err());
     let cluster = options.cluster.as_deref();
     if let Some(cluster) = cluster.filter(|_| options.faults.contains(&Fault::ApiServer)) {
         // What lost sight of the API server looks for it ever more rarely.
-        fault::mend(cluster).await?;
+        troubles.extend(fault::mend(cluster).await.err());
     }
-    let done = done?;
-    stopped.context("what was installed cannot be taken away")?;
-    Ok(done)
+    let mut chaos = done?;
+    for trouble in troubles {
+        chaos.cut("what was made was not taken away", &trouble);
+    }
+    Ok(chaos)
 }
 
 async fn under_load(
@@ -144,10 +147,10 @@ async fn under_load(
     load.stop(running).await?;
     load.each().await;
     say(clock, "until nothing runs");
-    orphans(site, &mut seen, clock).await?;
+    let looked = orphans(site, &mut seen, clock).await;
     (seen.calls, seen.troubles) = load.close().await;
     seen.heard = site.collector.heard();
-    Ok(Chaos {
+    let mut chaos = Chaos {
         form: options.form,
         accounts: ledger::accounts(&seen),
         unheard: ledger::unheard(&seen),
@@ -155,7 +158,19 @@ async fn under_load(
         impossible,
         cut_short,
         logs: site.logs().await,
-    })
+    };
+    if let Err(error) = looked {
+        chaos.cut("what runs for nobody was not looked for", &error);
+    }
+    Ok(chaos)
+}
+
+impl Chaos {
+    /// The first reason is the one that counts.
+    fn cut(&mut self, what: &str, why: &anyhow::Error) {
+        let cut = || format!("{what}: {why:#}");
+        self.cut_short.get_or_insert_with(cut);
+    }
 }
 
 /// All faults in turn. What could not be made on this cluster, and why that was not all.
@@ -186,15 +201,27 @@ async fn faults(
             tools.clock,
             &format!("{so_far}; {} of {all}: {fault}", done + 1),
         );
-        match one(**fault, site, tools, load).await {
-            Ok(mark) => seen.marks.push(mark),
-            Err(error) => {
-                let why = format!("fault {} of {all}, {fault}: {error:#}", done + 1);
-                return (impossible, Some(why));
-            }
+        let begun = tools.clock.now();
+        let made = one(**fault, site, tools, load).await;
+        if let Err(error) = &made {
+            let why = format!("fault {} of {all}, {fault}: {error:#}", done + 1);
+            seen.marks.push(begun_only(**fault, begun, tools.clock));
+            return (impossible, Some(why));
         }
+        seen.marks.extend(made);
     }
     (impossible, None)
+}
+
+/// Of a fault that was not made or not mended: what went wrong since is its doing, and not that of the one before.
+fn begun_only(fault: Fault, begun: ledger::Micros, clock: Clock) -> Mark {
+    Mark {
+        name: fault.to_string(),
+        begun,
+        mended: clock.now(),
+        kills: Vec::new(),
+        orphaned: 0,
+    }
 }
 
 async fn one(

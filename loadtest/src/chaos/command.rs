@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::signal::ctrl_c;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::fault::Fault;
 use super::ledger::Account;
@@ -69,10 +69,12 @@ pub async fn command(args: ChaosArgs) -> anyhow::Result<()> {
     }
     let runs = if args.again.is_empty() {
         let options = args.options()?;
+        // From here on, also for what is asked for before anybody waits for it.
+        let (mut once, twice) = (interrupts()?, interrupts()?);
         let chaos = tokio::select! {
-            chaos = run(&options, ctrl_c()) => chaos?,
+            chaos = run(&options, once.recv()) => chaos?,
             // What is dropped with the run takes away what it made, packet filters' rules too.
-            () = impatience() => bail!("interrupted"),
+            () = impatience(twice) => bail!("interrupted"),
         };
         write(&args.out, "json", &serde_json::to_string(&chaos)?)?;
         write(&args.out, "log", &chaos.logs)?;
@@ -129,12 +131,16 @@ fn read(path: &Path) -> anyhow::Result<Chaos> {
     serde_json::from_slice(&text).with_context(|| format!("{} is no run's", path.display()))
 }
 
+fn interrupts() -> std::io::Result<Signal> {
+    signal(SignalKind::interrupt())
+}
+
 /// Interrupted once, a run ends after its fault, with its report; twice, at once.
 #[expect(clippy::print_stderr, reason = "progress of a command-line tool")]
-async fn impatience() {
-    ctrl_c().await.ok();
+async fn impatience(mut interrupts: Signal) {
+    interrupts.recv().await;
     eprintln!("ends after this fault; once more to end now, without a report");
-    ctrl_c().await.ok();
+    interrupts.recv().await;
 }
 
 fn write(out: &Path, ending: &str, text: &str) -> anyhow::Result<()> {

@@ -27,7 +27,7 @@ pub enum Fault {
     Server,
     /// A server's pod, deleted without grace.
     Pod,
-    /// The autoscaler that leads, by SIGKILL; started again (in the same pod).
+    /// The autoscaler that leads, by SIGKILL; started again, in the same pod with --form pods.
     Leader,
     /// The same, and its pod; another takes its place. With --form pods only.
     LeaderPod,
@@ -188,7 +188,9 @@ pub async fn mend(cluster: &Path) -> anyhow::Result<()> {
 }
 
 async fn run(cluster: &Path, arguments: &[&str]) -> anyhow::Result<()> {
-    let done = Command::new(cluster).args(arguments).output().await?;
+    let mut tool = Command::new(cluster);
+    // An interrupt at the terminal is the run's: what was taken away is given back.
+    let done = tool.args(arguments).process_group(0).output().await?;
     if !done.status.success() {
         bail!(
             "{} {}: {}",

@@ -52,7 +52,7 @@ pub enum Failure {
 
 /// What a call came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "outcome")]
+#[serde(rename_all = "camelCase")]
 pub enum Outcome {
     /// A result.
     Answered(Testimony),
@@ -92,7 +92,6 @@ pub struct Call {
     /// Where its session was known to be at that moment.
     pub instance: Option<String>,
     /// What it came to.
-    #[serde(flatten)]
     pub outcome: Outcome,
 }
 

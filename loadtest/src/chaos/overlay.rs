@@ -21,8 +21,7 @@ const MOST: f64 = 100e6;
 
 /// One round of a fault.
 struct Round<'a> {
-    /// From its beginning until the next fault's.
-    span: (Micros, Micros),
+    begun: Micros,
     mended: Micros,
     calls: Vec<&'a Call>,
 }
@@ -48,28 +47,21 @@ pub fn svg<'a>(runs: impl IntoIterator<Item = &'a Seen>) -> String {
     text
 }
 
-/// Calls are where they were due: what waits for the end of a fault belongs to it.
+/// Calls belong to the fault before which they did not end, as in the accounts.
 fn strips<'a>(runs: impl IntoIterator<Item = &'a Seen>) -> Vec<Strip<'a>> {
     let mut strips: Vec<Strip<'a>> = Vec::new();
     for seen in runs {
         let mut rounds: Vec<Round<'a>> = seen
             .marks
             .iter()
-            .enumerate()
-            .map(|(place, mark)| {
-                let next = seen
-                    .marks
-                    .get(place + 1)
-                    .map_or(Micros::MAX, |next| next.begun);
-                Round {
-                    span: (mark.begun, next),
-                    mended: mark.mended,
-                    calls: Vec::new(),
-                }
+            .map(|mark| Round {
+                begun: mark.begun,
+                mended: mark.mended,
+                calls: Vec::new(),
             })
             .collect();
         for call in &seen.calls {
-            let after = rounds.partition_point(|round| round.span.0 <= call.begun);
+            let after = rounds.partition_point(|round| round.begun <= call.ended);
             if let Some(round) = after.checked_sub(1).and_then(|place| rounds.get_mut(place)) {
                 round.calls.push(call);
             }
@@ -112,7 +104,7 @@ fn draw(strips: &[Strip<'_>], text: &mut String) -> fmt::Result {
 }
 
 fn draw_strip(strip: &Strip<'_>, top: f64, text: &mut String) -> fmt::Result {
-    let since = |round: &Round<'_>, at: Micros| at.saturating_sub(round.span.0);
+    let since = |round: &Round<'_>, at: Micros| at.saturating_sub(round.begun);
     let ends = strip.rounds.iter().flat_map(|round| {
         let due = round.calls.iter().map(|call| call.begun);
         due.chain([round.mended]).map(|at| since(round, at))

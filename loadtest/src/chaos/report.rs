@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use super::ledger::{Account, Call, Micros, Outcome};
 use super::rounds::{Rounds, together};
 use super::{Chaos, overlay, timeline};
+use crate::stats;
 
 /// Most failures that are told one by one.
 const MOST_TOLD: usize = 40;
@@ -103,14 +104,13 @@ fn row(rounds: &Rounds, text: &mut String) -> fmt::Result {
     )
 }
 
-/// Of times in rising order.
+/// Of one round, its time.
 fn median_and_worst(times: &[Micros]) -> String {
-    let worst = times.last().copied().unwrap_or_default();
-    match times.get(times.len() / 2) {
-        Some(median) if times.len() > 1 => {
-            format!("{:.2}, {:.2}", seconds(*median), seconds(worst))
-        }
-        _ => format!("{:.2}", seconds(worst)),
+    let times: Vec<f64> = times.iter().copied().map(seconds).collect();
+    let worst = times.iter().copied().fold(0.0, f64::max);
+    match &times[..] {
+        [] | [_] => format!("{worst:.2}"),
+        several => format!("{:.2}, {worst:.2}", stats::median(several)),
     }
 }
 
@@ -172,6 +172,7 @@ mod tests {
     use super::super::ledger::{Failure, Kind, Mark, Seen};
     use super::super::{ledger, site::Form};
     use super::*;
+    use crate::witness::Testimony;
 
     fn mark(name: &str, begun: Micros) -> Mark {
         Mark {
@@ -197,9 +198,17 @@ mod tests {
             activator: 0,
             sent: id * 10_000,
             instance: None,
-            outcome: Outcome::Failed {
-                failure: Failure::Silent,
-                said: "nothing".to_owned(),
+            outcome: match id {
+                7 => Outcome::Failed {
+                    failure: Failure::Silent,
+                    said: "nothing".to_owned(),
+                },
+                _ => Outcome::Answered(Testimony {
+                    id,
+                    owner: "a".to_owned(),
+                    instance: "pod-1".to_owned(),
+                    session: "1".to_owned(),
+                }),
             },
         };
         let names = ["leader", "pod", "leader", "pod"];
@@ -244,7 +253,10 @@ mod tests {
     fn runs_are_reported_again_together_as_they_were_written() {
         let text = serde_json::to_string(&run()).expect("JSON");
         let again: Chaos = serde_json::from_str(&text).expect("a run");
-        assert_eq!(markdown(&[again.clone()], &[]), markdown(&[run()], &[]));
+        assert_eq!(
+            markdown(std::slice::from_ref(&again), &[]),
+            markdown(&[run()], &[])
+        );
         let both = markdown(&[run(), again], &[]);
         assert!(both.contains("\n| leader | 4 | 400 |"), "{both}");
     }

@@ -91,6 +91,8 @@ impl Role {
             .stdout(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
+            // An interrupt at the terminal is the run's, which ends what it began.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("{}: {}", self.name, self.program.display()))?;
         let child = self.child.insert(child);

@@ -9,7 +9,7 @@ pub struct Rounds {
     pub times: usize,
     /// Counts are sums. Its times are those of the worst round.
     pub sum: Account,
-    /// Each round's, in rising order, like the two below.
+    /// Each round's.
     pub recovered: Vec<Micros>,
     /// Each round's slowest answer in a session that was there.
     pub slowest: Vec<Micros>,
@@ -26,11 +26,6 @@ pub fn together<'a>(accounts: impl IntoIterator<Item = &'a Account>) -> Vec<Roun
             Some(rounds) => rounds.add(account),
             None => all.push(Rounds::first(account)),
         }
-    }
-    for rounds in &mut all {
-        rounds.recovered.sort_unstable();
-        rounds.slowest.sort_unstable();
-        rounds.slowest_cold.sort_unstable();
     }
     all
 }
@@ -126,7 +121,7 @@ mod tests {
         );
         assert_eq!(
             (leader.sum.recovered, &leader.recovered[..]),
-            (7, &[3, 7][..])
+            (7, &[7, 3][..])
         );
         let wrongs = |sum: usize, one: &Account| sum + one.wrongs();
         let before = accounts.iter().fold(0, wrongs);

@@ -32,7 +32,7 @@ const OTHER_UID: &str = "00000000-0000-0000-0000-000000000008";
 struct Bench {
     world: Arc<World>,
     /// What the API server was asked for.
-    requests: mpsc::UnboundedReceiver<String>,
+    requests: mpsc::Receiver<String>,
     address: SocketAddr,
     ca: String,
 }
@@ -57,10 +57,10 @@ fn facts() -> Facts {
 }
 
 /// An API server that refuses everything, and what it was asked for.
-fn nobody() -> (kube::Client, mpsc::UnboundedReceiver<String>) {
-    let (asked, requests) = mpsc::unbounded_channel();
+fn nobody() -> (kube::Client, mpsc::Receiver<String>) {
+    let (asked, requests) = mpsc::channel(64);
     let refuse = tower::service_fn(move |request: http::Request<Body>| {
-        let _ = asked.send(format!("{} {}", request.method(), request.uri().path()));
+        let _ = asked.try_send(format!("{} {}", request.method(), request.uri().path()));
         let refused = http::Response::builder().status(503).body(Body::empty());
         async { Ok::<_, std::convert::Infallible>(refused.expect("a response")) }
     });

@@ -73,6 +73,8 @@ impl Installed {
             .args(arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
+            // An interrupt at the terminal is the run's.
+            .process_group(0)
             .output()
             .await
             .with_context(|| path.display().to_string())?;
