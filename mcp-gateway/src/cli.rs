@@ -200,7 +200,7 @@ pub(crate) enum KeysCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecretsCommand {
-    /// Write what is not there yet into a folder, for 'kubectl create secret generic NAME --from-file=DIR'
+    /// Write what is not there yet into a folder; a role's own Secret holds only the files it needs (docs/roles.md)
     Create {
         /// The folder
         dir: PathBuf,

@@ -1,7 +1,8 @@
-//! Both roles as the manifests install them on a real Kubernetes.
+//! The gateway as the manifests install it on a real Kubernetes: in its roles, and all in one.
 //!
 //! Needs `MCP_GATEWAY_TEST_KUBECONFIG` (the step `cluster` of `dev/test`) and the images that the step loads.
 
+mod alone;
 mod installation;
 mod rights;
 mod rollout;
@@ -39,17 +40,11 @@ async fn what_the_manifests_install_serves_may_no_more_than_it_must_and_goes_wit
     let Some(installed) = Installation::roles("the manifests").await else {
         return;
     };
-    may_be_run_again(&installed).await;
-    rights::least_privilege(&installed).await;
-
-    let demo = Backend::image("demo", "streamable-http", DEMO.0)
-        .spec(
-            "command",
-            json!([DEMO.1, "demo-server", "--transport", "http"]),
-        )
-        .policy("isolation", "session")
-        .policy("idleTimeout", "10s");
-    installed.apply(&[demo]).await;
+    may_be_run_again(&installed, "--roles", 4).await;
+    let accounts = ["mcp-gateway-activator", "mcp-gateway-autoscaler"];
+    rights::least_privilege(&installed, &accounts).await;
+    rights::its_lease_alone(&installed).await;
+    installed.apply(&[demo()]).await;
     let (spread, address) = installed.spread().await;
     let url = format!("http://{address}/adapters/demo/mcp");
     let peer = Peer::connect(&url, "installed").await.expect("a session");
@@ -70,6 +65,21 @@ async fn what_the_manifests_install_serves_may_no_more_than_it_must_and_goes_wit
     rollout::is_noticed_by_nobody(&installed, "demo").await;
     until_no_server(&installed).await;
 
+    goes_without_a_trace(installed).await;
+}
+
+/// A server with a memory, which each session has of its own.
+fn demo() -> Backend {
+    Backend::image("demo", "streamable-http", DEMO.0)
+        .spec(
+            "command",
+            json!([DEMO.1, "demo-server", "--transport", "http"]),
+        )
+        .policy("isolation", "session")
+        .policy("idleTimeout", "10s")
+}
+
+async fn goes_without_a_trace(installed: Installation) {
     let (client, namespaces) = (
         installed.client.clone(),
         [installed.namespace.clone(), installed.system.clone()],
@@ -89,13 +99,13 @@ async fn count(peer: &Peer) -> u64 {
 }
 
 /// A second run changes nothing and prints no key.
-async fn may_be_run_again(installed: &Installation) {
+async fn may_be_run_again(installed: &Installation, form: &str, own: usize) {
     let uids = |pods: Vec<k8s_openapi::api::core::v1::Pod>| -> BTreeSet<Option<String>> {
         pods.into_iter().map(|pod| pod.metadata.uid).collect()
     };
     let before = uids(installed.pods(&installed.system, OWN).await);
-    assert_eq!(before.len(), 4, "two of each role");
-    assert_eq!(installed.install(&["--roles"]).await, "");
+    assert_eq!(before.len(), own, "{form}");
+    assert_eq!(installed.install(&[form]).await, "");
     assert_eq!(uids(installed.pods(&installed.system, OWN).await), before);
 }
 

@@ -84,9 +84,7 @@ pub fn choose(spec: &LaunchSpec, can: Abilities) -> Result<Form, String> {
             "`agent: {label}` needs the agent's image: start the gateway with --agent-image"
         )),
         Form::ImageVolume if !can.image_volumes => Err(
-            "`agent: imageVolume` needs Kubernetes 1.35 or later and containerd 2.1 or later: use init, or \
-             --image-volumes if this cluster has them"
-                .into(),
+            "`agent: imageVolume` needs Kubernetes 1.35 or later, and containerd 2.1 or later on its nodes: use init".into(),
         ),
         Form::Embedded | Form::Sidecar | Form::ImageVolume | Form::Init | Form::None => Ok(form),
     }

@@ -1,4 +1,5 @@
-//! The gateway as the manifests install it: two activators, two autoscalers, in two namespaces of one test's own.
+//! The gateway as the manifests install it, two activators and two autoscalers or all in one, in two namespaces of one
+//! test's own.
 //!
 //! Invariant: both namespaces go with the test, whatever became of it.
 
@@ -35,6 +36,15 @@ pub(crate) struct Installation {
 impl Installation {
     /// Installs both roles; `None`, having said so, if there is no cluster and this is no CI.
     pub(crate) async fn roles(test: &str) -> Option<Self> {
+        Self::new(test, "--roles").await
+    }
+
+    /// The same of all in one.
+    pub(crate) async fn alone(test: &str) -> Option<Self> {
+        Self::new(test, "--alone").await
+    }
+
+    async fn new(test: &str, form: &str) -> Option<Self> {
         let (kubeconfig, client) = reach(test).await?;
         let namespace = format!("mcp-test-{:08x}", rand::random::<u32>());
         let mut own = Self {
@@ -45,7 +55,7 @@ impl Installation {
             kubeconfig,
             gone: false,
         };
-        own.key = own.install(&["--roles"]).await;
+        own.key = own.install(&[form]).await;
         assert!(own.key.starts_with("mgk_"), "a key is printed: {}", own.key);
         Some(own)
     }
@@ -82,6 +92,16 @@ impl Installation {
         String::from_utf8_lossy(&stdout).trim().to_owned()
     }
 
+    /// Runs `dev/manifests/install`, which must refuse to; what it said.
+    pub(crate) async fn refused(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(tools::root().join("dev/manifests/install"));
+        command.args(arguments);
+        let Output { status, stderr, .. } = self.output(command).await;
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(!status.success(), "{arguments:?}: {said}");
+        said
+    }
+
     /// Runs `dev/manifests/uninstall`.
     pub(crate) async fn uninstall(mut self) {
         self.script("uninstall", &[]).await;
@@ -103,12 +123,17 @@ impl Installation {
         String::from_utf8_lossy(&stdout).into_owned()
     }
 
-    /// Runs it beside the runtime; it must succeed.
-    async fn run(&self, mut command: Command) -> Output {
+    /// Runs it beside the runtime.
+    async fn output(&self, mut command: Command) -> Output {
         command.envs(self.environment()).stdin(Stdio::null());
-        let said = format!("{command:?}");
         let done = tokio::task::spawn_blocking(move || command.output());
-        let done = done.await.expect("no panic").expect("it can be run");
+        done.await.expect("no panic").expect("it can be run")
+    }
+
+    /// The same; it must succeed.
+    async fn run(&self, command: Command) -> Output {
+        let said = format!("{command:?}");
+        let done = self.output(command).await;
         assert!(
             done.status.success(),
             "{said}: {}\n{}{}",

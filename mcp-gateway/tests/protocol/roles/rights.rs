@@ -9,7 +9,7 @@ use kube::{Api, Client, api::PostParams};
 use super::Installation;
 
 /// What might be asked for: group, resource, subresource.
-const RESOURCES: [(&str, &str, &str); 24] = [
+const RESOURCES: [(&str, &str, &str); 26] = [
     ("", "pods", ""),
     ("", "pods", "log"),
     ("", "pods", "exec"),
@@ -34,6 +34,8 @@ const RESOURCES: [(&str, &str, &str); 24] = [
     ("mcp-gateway.dev", "mcpbackends", "finalizers"),
     ("mcp-gateway.dev", "scalingpolicies", ""),
     ("mcp-gateway.dev", "scalingpolicies", "status"),
+    ("mcp-gateway.dev", "tenants", ""),
+    ("mcp-gateway.dev", "tenants", "status"),
 ];
 const VERBS: [&str; 8] = [
     "get",
@@ -56,23 +58,21 @@ enum Place {
 
 /// The verbs that an account needs. Whatever is not here must be refused.
 fn needed(account: &str, place: Place, what: (&str, &str, &str)) -> &'static [&'static str] {
-    const FOLLOW: &[&str] = &["get", "list", "watch"];
+    const FOLLOW: &[&str] = &["list", "watch"];
     match (account, place, what) {
         (
             "mcp-gateway-activator",
             Place::Servers,
-            ("mcp-gateway.dev", "mcpbackends" | "scalingpolicies", ""),
-        )
-        | ("mcp-gateway-autoscaler", Place::Servers, ("mcp-gateway.dev", "scalingpolicies", "")) => {
-            FOLLOW
-        }
-        ("mcp-gateway-autoscaler", Place::Servers, what) => match what {
-            ("mcp-gateway.dev", "mcpbackends", "") => &["get", "list", "watch", "patch"],
-            ("mcp-gateway.dev", "mcpbackends" | "scalingpolicies", "status") => &["patch"],
-            ("mcp-gateway.dev", "mcpbackends", "finalizers") => &["update"],
+            ("mcp-gateway.dev", "mcpbackends" | "scalingpolicies" | "tenants", ""),
+        ) => FOLLOW,
+        ("mcp-gateway-autoscaler" | "mcp-gateway", Place::Servers, what) => match what {
+            ("mcp-gateway.dev", "scalingpolicies" | "tenants", "") => FOLLOW,
+            ("mcp-gateway.dev", "mcpbackends", "") => &["list", "watch", "patch"],
+            ("mcp-gateway.dev", "mcpbackends" | "scalingpolicies" | "tenants", "status") => {
+                &["patch"]
+            }
             ("", "pods", "") => &["get", "list", "watch", "create", "patch", "delete"],
             ("", "pods", "log") | ("", "secrets" | "configmaps", "") => &["get"],
-            ("", "events", "") => &["get", "list"],
             ("events.k8s.io", "events", "") => &["create", "patch"],
             _ => &[],
         },
@@ -124,15 +124,15 @@ fn asked(
     }
 }
 
-/// Each account may do what it needs and nothing else of all that might be asked for.
-pub(super) async fn least_privilege(installed: &Installation) {
+/// Each of these accounts may do what it needs and nothing else of all that might be asked for.
+pub(super) async fn least_privilege(installed: &Installation, accounts: &[&str]) {
     let places = [
         (Place::Servers, installed.namespace.as_str()),
         (Place::System, installed.system.as_str()),
         (Place::Elsewhere, "default"),
     ];
     let mut questions = Vec::new();
-    for account in ["mcp-gateway-activator", "mcp-gateway-autoscaler"] {
+    for account in accounts {
         for (place, namespace) in places {
             for what in RESOURCES {
                 for verb in VERBS {
@@ -155,10 +155,10 @@ pub(super) async fn least_privilege(installed: &Installation) {
         .collect()
         .await;
     assert!(wrong.is_empty(), "{wrong:#?}");
-    its_lease_alone(installed).await;
 }
 
-async fn its_lease_alone(installed: &Installation) {
+/// The autoscaler may use the lease by which it stands for election, and no other.
+pub(super) async fn its_lease_alone(installed: &Installation) {
     let lease = ("coordination.k8s.io", "leases", "");
     for (name, verb, expected) in [
         ("mcp-gateway-mcp-gateway", "get", true),
