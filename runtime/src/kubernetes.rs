@@ -22,6 +22,7 @@ use self::{refusals::Refusals, world::World};
 use crate::{EventReceiver, Farewell, Found, LaunchOrder, Launched, Runtime};
 
 mod actor;
+mod adopt;
 pub mod client;
 mod config;
 mod end;
@@ -39,16 +40,17 @@ mod template;
 mod watch;
 mod world;
 
-/// The Kubernetes runtime. Dropping it leaves its pods alone: whoever opens the next one finds them.
+/// The Kubernetes runtime. Closing it, which dropping it does too, leaves its pods alone: whoever opens the next one finds
+/// them.
 #[derive(Debug)]
 pub struct KubernetesRuntime {
     world: Arc<World>,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    tasks: [AbortOnDropHandle<()>; 2],
 }
 
 impl Drop for KubernetesRuntime {
     fn drop(&mut self) {
-        self.world.stop.cancel();
+        self.close();
     }
 }
 
@@ -91,9 +93,18 @@ impl KubernetesRuntime {
         });
         let runtime = Self {
             world,
-            _tasks: [watch, home].map(AbortOnDropHandle::new),
+            tasks: [watch, home].map(AbortOnDropHandle::new),
         };
         Ok((Arc::new(runtime), events, found))
+    }
+
+    /// From now on it says, makes and ends nothing, and its agents look for the next leader: also while somebody still
+    /// holds it, as a launch does whose answer is late.
+    pub fn close(&self) {
+        self.world.stop.cancel();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 
     /// How often agents' calls were refused, by reason.
@@ -121,8 +132,15 @@ impl Runtime for KubernetesRuntime {
     async fn launch(&self, order: LaunchOrder) -> Result<Launched, ExitReport> {
         let world = Arc::clone(&self.world);
         // A task of its own: it runs to its end even if whoever asked has gone, so that no pod is made that nobody
-        // looks after.
-        match tokio::spawn(async move { launch::launch(&world, order).await }).await {
+        // looks after. Whoever leads next looks after what was made when this leader stood down.
+        let launching = tokio::spawn(async move {
+            let stop = world.stop.clone();
+            tokio::select! {
+                made = launch::launch(&world, order) => made,
+                () = stop.cancelled() => Err(sentences::report("another leader starts servers now", "")),
+            }
+        });
+        match launching.await {
             Ok(result) => result,
             Err(_) => Err(sentences::report("the gateway is shutting down", "")),
         }
@@ -136,6 +154,18 @@ impl Runtime for KubernetesRuntime {
         }
     }
 
+    async fn adopt(&self, instance: InstanceId) -> bool {
+        let world = &self.world;
+        let Some(entry) = world.table.get(instance) else {
+            return false;
+        };
+        let target = actor::target(&entry, world.epoch);
+        tokio::select! {
+            taken = adopt::adopt(&world.pods, target) => taken,
+            () = world.stop.cancelled() => false,
+        }
+    }
+
     async fn stderr_tail(&self, instance: InstanceId) -> Vec<String> {
         match self.world.table.get(instance) {
             Some(entry) => actor::logs(&self.world, &entry.name).await,
@@ -143,3 +173,6 @@ impl Runtime for KubernetesRuntime {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,9 +120,7 @@ pub trait Runtime: Send + Sync {
 
     /// Takes an instance that was found under this leader's own epoch: when it returns, what an older leader may still
     /// order for it fails. `false`: too late, it is gone or being ended. Tries until it knows.
-    async fn adopt(&self, _instance: InstanceId) -> bool {
-        true
-    }
+    async fn adopt(&self, instance: InstanceId) -> bool;
 
     /// The last lines of an instance's stderr, oldest first; empty when there are none or it is unknown.
     async fn stderr_tail(&self, instance: InstanceId) -> Vec<String>;

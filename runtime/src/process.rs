@@ -352,6 +352,11 @@ impl Runtime for ProcessRuntime {
         }
     }
 
+    /// Nobody else can order anything: the lock of the state folder is this process's alone.
+    async fn adopt(&self, _instance: InstanceId) -> bool {
+        true
+    }
+
     async fn stderr_tail(&self, instance: InstanceId) -> Vec<String> {
         let live = self.shared.live.lock().get(&instance).cloned();
         live.map(|live| live.tail.lines()).unwrap_or_default()

@@ -191,6 +191,10 @@ impl Runtime for ScriptedRuntime {
         }
     }
 
+    async fn adopt(&self, _instance: InstanceId) -> bool {
+        true
+    }
+
     async fn stderr_tail(&self, _instance: InstanceId) -> Vec<String> {
         Vec::new()
     }

@@ -371,6 +371,33 @@ async fn a_pod_that_a_newer_leader_has_marked_is_left_to_it() {
 }
 
 #[tokio::test]
+async fn a_pod_that_the_next_leader_adopts_outlives_the_orders_of_the_one_before() {
+    let Some(space) = Space::new().await else {
+        return;
+    };
+    let (before, mut events, _) = space.open().await;
+    let order = order(server(AgentForm::None, &["serve"]));
+    let launched = before.launch(order).await.expect("it is made");
+    ready(&mut events, launched.instance).await;
+    let home = tokio::net::TcpListener::from_std(space.home().await).expect("a listener");
+    let config = space.config_at(9, home).await;
+    let (next, mut news, found) = KubernetesRuntime::open(config).await.expect("it opens");
+    assert_eq!(found.len(), 1);
+    assert!(next.adopt(launched.instance).await, "it is there");
+
+    before.terminate(launched.instance, FAREWELL).await;
+    let forgotten = async { while !before.stderr_tail(launched.instance).await.is_empty() {} };
+    timeout(PATIENCE, forgotten).await.expect("it is let go of");
+    let [name] = space.pod_names().await.try_into().expect("one pod");
+    let pod = space.pods().get(&name).await.expect("it is still there");
+    assert_eq!(pod.metadata.deletion_timestamp, None);
+
+    next.terminate(launched.instance, FAREWELL).await;
+    end_of(&mut news, launched.instance).await;
+    assert!(!next.adopt(launched.instance).await, "it is gone");
+}
+
+#[tokio::test]
 async fn a_pod_that_somebody_deletes_is_an_exit_and_a_crash_brings_its_last_words() {
     let Some(space) = Space::new().await else {
         return;

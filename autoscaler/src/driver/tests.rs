@@ -157,6 +157,10 @@ impl Runtime for FakeRuntime {
         }
     }
 
+    async fn adopt(&self, _: InstanceId) -> bool {
+        true
+    }
+
     async fn stderr_tail(&self, _: InstanceId) -> Vec<String> {
         vec!["a line".into()]
     }

@@ -48,6 +48,7 @@ pub(super) struct Replica {
 /// A leadership. Dropping it ends it.
 pub(super) struct Leading<'a> {
     replica: &'a Replica,
+    runtime: Arc<KubernetesRuntime>,
     handle: Option<AutoscalerHandle>,
     /// Ends the report to the objects' statuses.
     stop: CancellationToken,
@@ -60,6 +61,8 @@ impl Drop for Leading<'_> {
         self.replica.leads.send_replace(Lead::Elsewhere(None));
         self.replica.writes.send_replace(false);
         self.replica.scaler.send_replace(None);
+        // Whatever still holds it, such as a launch that an API server does not answer: no order of this term comes late.
+        self.runtime.close();
         self.stop.cancel();
         if let Some(handle) = self.handle.take() {
             handle.step_down();
@@ -105,7 +108,8 @@ impl Replica {
         };
         let takeover = Takeover { epoch, found };
         let catalog = self.documents.catalog();
-        let (scaler, handle) = Autoscaler::lead(config, runtime, events, catalog, takeover)?;
+        let (scaler, handle) =
+            Autoscaler::lead(config, Arc::clone(&runtime), events, catalog, takeover)?;
         let stop = CancellationToken::new();
         let tasks = [self.expecting(&scaler)?, self.reporting(&scaler, &stop)];
         self.writes.send_replace(true);
@@ -116,6 +120,7 @@ impl Replica {
         });
         Ok(Leading {
             replica: self,
+            runtime,
             handle: Some(handle),
             stop,
             _tasks: tasks,

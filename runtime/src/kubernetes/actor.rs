@@ -206,19 +206,7 @@ impl PodTask {
     }
 
     fn target(&self) -> Target {
-        let last = match &*self.watched.borrow() {
-            Watched::Here(seen) => Some(Arc::clone(seen)),
-            Watched::Gone(last) => last.clone(),
-        };
-        Target {
-            name: self.entry.name.clone(),
-            uid: self.entry.uid.clone(),
-            version: last
-                .as_ref()
-                .map_or_else(String::new, |seen| seen.version.clone()),
-            ended_by: last.and_then(|seen| seen.ended_by),
-            epoch: self.world.epoch,
-        }
+        target(&self.entry, self.world.epoch)
     }
 
     fn probe(&self, ip: IpAddr) -> AbortOnDropHandle<()> {
@@ -251,6 +239,23 @@ impl PodTask {
             }
             let _ = entry.inbox.send(Input::Serves(endpoint)).await;
         }))
+    }
+}
+
+/// A pod as it was last seen, for a leader of this term.
+pub(crate) fn target(entry: &Entry, epoch: u64) -> Target {
+    let last = match &*entry.watched.borrow() {
+        Watched::Here(seen) => Some(Arc::clone(seen)),
+        Watched::Gone(last) => last.clone(),
+    };
+    Target {
+        name: entry.name.clone(),
+        uid: entry.uid.clone(),
+        version: last
+            .as_ref()
+            .map_or_else(String::new, |seen| seen.version.clone()),
+        ended_by: last.and_then(|seen| seen.ended_by),
+        epoch,
     }
 }
 

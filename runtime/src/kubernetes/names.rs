@@ -31,6 +31,8 @@ pub const FACTS: &str = "mcp-gateway.dev/instance";
 pub const SPEC_HASH: &str = "mcp-gateway.dev/spec-hash";
 /// Annotation: the leadership term that ended it.
 pub const ENDED_BY: &str = "mcp-gateway.dev/terminated-by-epoch";
+/// Annotation: the leadership term that took it over from an older one.
+pub const ADOPTED_BY: &str = "mcp-gateway.dev/adopted-by-epoch";
 /// Annotation: its launch token has been used.
 pub const SPENT: &str = "mcp-gateway.dev/called-home";
 

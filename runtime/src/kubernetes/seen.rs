@@ -72,7 +72,7 @@ pub(crate) struct Seen {
     pub(crate) ip: Option<IpAddr>,
     /// Somebody has asked for its deletion.
     pub(crate) deleting: bool,
-    /// By which leadership term of ours it was ended.
+    /// The newest leadership term of ours that has ended it or taken it over.
     pub(crate) ended_by: Option<u64>,
     /// Its launch token has been used.
     pub(crate) spent: bool,
@@ -117,7 +117,10 @@ impl Seen {
             version: meta.resource_version.clone().unwrap_or_default(),
             ip: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
             deleting: meta.deletion_timestamp.is_some(),
-            ended_by: annotation(names::ENDED_BY).and_then(|epoch| epoch.parse().ok()),
+            ended_by: [names::ENDED_BY, names::ADOPTED_BY]
+                .into_iter()
+                .filter_map(|mark| annotation(mark)?.parse().ok())
+                .max(),
             spent: annotation(names::SPENT).is_some(),
             over: matches!(phase, Some("Failed" | "Succeeded")),
             said: status.map_or_else(Said::default, |status| {

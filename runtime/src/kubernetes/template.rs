@@ -387,4 +387,4 @@ fn resources(requests: &BTreeMap<String, String>, limits: &BTreeMap<String, Stri
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::kubernetes) mod tests;

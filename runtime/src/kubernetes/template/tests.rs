@@ -23,7 +23,7 @@ fn settings() -> Settings {
     }
 }
 
-fn launch(command: &[&str]) -> LaunchSpec {
+pub(in crate::kubernetes) fn launch(command: &[&str]) -> LaunchSpec {
     LaunchSpec {
         image: Some("localhost/time:1".into()),
         port: None,
@@ -39,7 +39,7 @@ fn launch(command: &[&str]) -> LaunchSpec {
     }
 }
 
-fn order(launch: LaunchSpec) -> LaunchOrder {
+pub(in crate::kubernetes) fn order(launch: LaunchSpec) -> LaunchOrder {
     let name = BackendName::new("time").unwrap();
     LaunchOrder {
         slot: SlotKey {
