@@ -36,6 +36,15 @@ impl FromStr for PodUid {
     }
 }
 
+/// Whether an activator may be heard of from its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// A process runs in it, or nobody knows.
+    Runs,
+    /// Its process has ended, and will be started again: none holds a lease meanwhile.
+    Down,
+}
+
 /// The pod that an activator runs in, and which of the pod's processes it is (§11). An [`ActivatorId`] names the process
 /// alone; the pod tells a leader whom it has not heard yet, and which leases a restarted container has lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

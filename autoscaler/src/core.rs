@@ -21,7 +21,7 @@ use mcp_gateway_api::{
     ids::{ActivatorId, BackendName, InstanceId, SessionKey},
     principal::PrincipalId,
     record::SessionRecord,
-    scaler::PodUid,
+    scaler::{PodUid, Presence},
     slot::SlotKey,
     view::{Stamp, ViewEvent},
 };
@@ -147,7 +147,7 @@ pub struct Core {
     /// The process of each pod that is listened to.
     pods: BTreeMap<PodUid, (u64, ActivatorId)>,
     /// The pods in which activators run, once they have been named.
-    expected: Option<BTreeSet<PodUid>>,
+    expected: Option<BTreeMap<PodUid, Presence>>,
     /// Until everybody has been heard.
     takeover: Option<Takeover>,
     /// How many instances were found at takeover.

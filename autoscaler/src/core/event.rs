@@ -1,6 +1,6 @@
 //! What goes into the core and what comes out.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mcp_gateway_api::{
     activity::{ActivityReport, DrainAck},
@@ -9,7 +9,7 @@ use mcp_gateway_api::{
     failure::{ExitReport, Failure},
     ids::{ActivatorId, BackendName, ClaimId, InstanceId, SessionKey},
     record::SessionUpdate,
-    scaler::{ActivatorPod, PodUid, Restatement},
+    scaler::{ActivatorPod, PodUid, Presence, Restatement},
     view::ViewEvent,
 };
 use mcp_gateway_runtime::{Farewell, LaunchOrder, Launched, RuntimeEvent};
@@ -61,7 +61,7 @@ pub enum Event {
     /// An activator says everything it knows.
     Restated(Box<Restatement>),
     /// The pods in which activators run are these from now on.
-    Expected(BTreeSet<PodUid>),
+    Expected(BTreeMap<PodUid, Presence>),
     /// The runtime has answered [`Effect::Mark`]; `false`: an earlier leader has ended it.
     Marked(InstanceId, bool),
     /// The backends are these from now on.

@@ -187,7 +187,11 @@ impl Core {
                 }
             }
             Err(report) => {
-                self.start_failed(ticket, &report, true);
+                // Who waits now waits for another launch, if this one was given up.
+                let awaited = self.instances.get(&ticket);
+                if awaited.is_some_and(|instance| instance.phase == Phase::Launching) {
+                    self.start_failed(ticket, &report, true);
+                }
                 self.advance(ticket, Input::Exited, "it could not be launched".into());
             }
         }

@@ -3,11 +3,11 @@
 //! Invariant: an activator's leases count until it is *known* to be gone: it says goodbye, its pod is gone, another
 //! process of its pod listens, or it has been silent for [`PARTITION`]. Silence alone ends nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mcp_gateway_api::{
     ids::ActivatorId,
-    scaler::{ActivatorPod, PodUid},
+    scaler::{ActivatorPod, PodUid, Presence},
 };
 use tokio::time::Instant;
 
@@ -73,14 +73,14 @@ impl Core {
         }
     }
 
-    pub(super) fn expected(&mut self, pods: BTreeSet<PodUid>) {
+    pub(super) fn expected(&mut self, pods: BTreeMap<PodUid, Presence>) {
         let before = self.expected.replace(pods);
-        let gone = before.into_iter().flatten().filter(|uid| {
+        let gone = before.into_iter().flatten().filter(|(uid, _)| {
             let expected = self.expected.as_ref();
-            expected.is_some_and(|now| !now.contains(uid))
+            expected.is_some_and(|now| !now.contains_key(uid))
         });
         let gone: Vec<ActivatorId> = gone
-            .filter_map(|uid| self.pods.get(&uid).map(|(_, id)| *id))
+            .filter_map(|(uid, _)| self.pods.get(&uid).map(|(_, id)| *id))
             .collect();
         for id in gone {
             self.leave(id);
@@ -130,8 +130,11 @@ impl Core {
         let Some(expected) = self.expected.as_ref().filter(|_| self.takeover.is_some()) else {
             return;
         };
-        let known = |uid: &PodUid| self.pods.contains_key(uid);
-        if expected.iter().all(known) && self.activators.values().all(|one| one.restated) {
+        // From a pod whose process crashes again and again nobody may be heard for long.
+        let heard = |(uid, presence): (&PodUid, &Presence)| {
+            *presence == Presence::Down || self.pods.contains_key(uid)
+        };
+        if expected.iter().all(heard) && self.activators.values().all(|one| one.restated) {
             self.complete();
         }
     }

@@ -1,7 +1,7 @@
 //! The port in its form for one process: a handle that any number of activators share.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -16,7 +16,7 @@ use mcp_gateway_api::{
     failure::{Failure, FailureKind},
     ids::{ActivatorId, ClaimId, InstanceId, SessionKey},
     record::SessionUpdate,
-    scaler::{ActivatorPod, PodUid, Restatement, Scaler},
+    scaler::{ActivatorPod, PodUid, Presence, Restatement, Scaler},
     status::Status,
     view::{Lookup, ViewEvent},
 };
@@ -70,13 +70,18 @@ impl InProcessScaler {
         }
     }
 
-    /// The whole state for people, with the last stderr lines of what runs. Empty after shutdown.
-    pub async fn status(&self) -> Status {
+    /// The whole state, as this loop knows it. Empty after shutdown.
+    pub async fn summary(&self) -> Status {
         let (reply, answer) = oneshot::channel();
         if !self.send(Message::Status(reply)).await {
             return Status::default();
         }
-        let mut status = answer.await.unwrap_or_default();
+        answer.await.unwrap_or_default()
+    }
+
+    /// The same for people, with the last stderr lines of what runs: in a cluster each is read from its node.
+    pub async fn status(&self) -> Status {
+        let mut status = self.summary().await;
         let slots = status.backends.iter_mut().flat_map(|b| &mut b.slots);
         let instances = slots.filter_map(|slot| slot.instance.as_mut());
         for instance in instances.take(MAX_TAILS) {
@@ -89,8 +94,8 @@ impl InProcessScaler {
     }
 
     /// Names the pods in which activators run: now, and again whenever that changes. A leader that took over waits for
-    /// each of them (§11); one that is named no more is gone, with its leases.
-    pub async fn expect(&self, pods: BTreeSet<PodUid>) {
+    /// each of them in which a process runs (§11); one that is named no more is gone, with its leases.
+    pub async fn expect(&self, pods: BTreeMap<PodUid, Presence>) {
         self.tell(Event::Expected(pods)).await;
     }
 

@@ -17,7 +17,7 @@ use mcp_gateway_api::{
     ids::{ActivatorId, InstanceId, SessionKey, TenantName, UpstreamSession},
     principal::Principal,
     record::{SessionBinding, SessionNews, SessionRef, SessionUpdate},
-    scaler::{ActivatorPod, PodUid},
+    scaler::{ActivatorPod, PodUid, Presence},
     slot::{Owner, SlotKey},
     view::{Service, ViewEvent},
 };
@@ -243,7 +243,8 @@ impl World {
                 }
             }
             Act::List(epoch) => {
-                let pods = self.pods.clone();
+                let runs = |uid: &PodUid| (*uid, Presence::Runs);
+                let pods = self.pods.iter().map(runs).collect();
                 self.tell_leader(epoch, Event::Expected(pods));
             }
             Act::Subscribe(id) => self.subscribe(id),

@@ -9,12 +9,12 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::{
     Api, Client,
     runtime::watcher::{self, Event},
 };
-use mcp_gateway_api::scaler::PodUid;
+use mcp_gateway_api::scaler::{PodUid, Presence};
 use tokio::{sync::watch, time::sleep};
 
 /// The wait after a watch that failed.
@@ -31,7 +31,7 @@ pub(super) struct Peers {
 
 impl Peers {
     /// Follows them for as long as it is polled: `None` until they are known.
-    pub(super) async fn follow(self, tell: watch::Sender<Option<BTreeSet<PodUid>>>) {
+    pub(super) async fn follow(self, tell: watch::Sender<Option<BTreeMap<PodUid, Presence>>>) {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         loop {
             let Err(error) = self.watch(&api, &tell).await else {
@@ -45,7 +45,7 @@ impl Peers {
     async fn watch(
         &self,
         api: &Api<Pod>,
-        tell: &watch::Sender<Option<BTreeSet<PodUid>>>,
+        tell: &watch::Sender<Option<BTreeMap<PodUid, Presence>>>,
     ) -> Result<(), watcher::Error> {
         let selector = selector(&self.installation);
         let mut events =
@@ -62,8 +62,9 @@ impl Peers {
                 }
             }
             if listed {
-                let known: BTreeSet<PodUid> =
-                    running.values().chain(&self.outside).copied().collect();
+                let outside = self.outside.iter().map(|uid| (*uid, Presence::Runs));
+                let known: BTreeMap<PodUid, Presence> =
+                    running.values().copied().chain(outside).collect();
                 tell.send_if_modified(|now| {
                     let other = now.as_ref() != Some(&known);
                     if other {
@@ -85,17 +86,15 @@ fn selector(installation: &str) -> String {
 }
 
 /// Notes whether a pod runs, by its name.
-fn take_in(running: &mut BTreeMap<String, PodUid>, pod: &Pod) {
+fn take_in(running: &mut BTreeMap<String, (PodUid, Presence)>, pod: &Pod) {
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
     let uid = pod.metadata.uid.as_deref().and_then(|uid| uid.parse().ok());
     match uid {
         // A node that is lost says Unknown: its activator may well hold leases.
         Some(uid) if matches!(phase, Some("Running" | "Unknown")) => {
-            running.insert(name, uid);
+            running.insert(name, (uid, status.map_or(Presence::Runs, presence)));
         }
         Some(_) | None => {
             running.remove(&name);
@@ -103,13 +102,28 @@ fn take_in(running: &mut BTreeMap<String, PodUid>, pod: &Pod) {
     }
 }
 
+/// A pod stays `Running` while its containers crash and wait to be started again.
+fn presence(status: &PodStatus) -> Presence {
+    let containers = status.container_statuses.iter().flatten();
+    let mut states = containers.filter_map(|one| one.state.as_ref()).peekable();
+    let known = states.peek().is_some();
+    if known && states.all(|state| state.running.is_none()) {
+        Presence::Down
+    } else {
+        Presence::Runs
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use k8s_openapi::api::core::v1::{Pod, PodStatus};
+    use k8s_openapi::api::core::v1::{
+        ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, Pod,
+        PodStatus,
+    };
     use kube::api::ObjectMeta;
-    use mcp_gateway_api::scaler::PodUid;
+    use mcp_gateway_api::scaler::{PodUid, Presence};
 
     use super::take_in;
 
@@ -140,8 +154,40 @@ mod tests {
         ];
         for (phase, counts) in steps {
             take_in(&mut running, &pod(phase));
-            let known: Vec<PodUid> = running.values().copied().collect();
-            assert_eq!(known == [PodUid(7)], counts, "{phase}");
+            let known: Vec<_> = running.values().copied().collect();
+            assert_eq!(known == [(PodUid(7), Presence::Runs)], counts, "{phase}");
+        }
+    }
+
+    #[test]
+    fn a_pod_whose_containers_all_wait_or_have_ended_has_no_process() {
+        let waits = || ContainerState {
+            waiting: Some(ContainerStateWaiting::default()),
+            ..ContainerState::default()
+        };
+        let runs = || ContainerState {
+            running: Some(ContainerStateRunning::default()),
+            ..ContainerState::default()
+        };
+        let cases = [
+            (vec![waits()], Presence::Down),
+            (vec![runs()], Presence::Runs),
+            (vec![waits(), runs()], Presence::Runs),
+            (vec![], Presence::Runs),
+        ];
+        for (states, expected) in cases {
+            let mut pod = pod("Running");
+            let statuses = states.into_iter().map(|state| ContainerStatus {
+                state: Some(state),
+                ..ContainerStatus::default()
+            });
+            if let Some(status) = &mut pod.status {
+                status.container_statuses = Some(statuses.collect());
+            }
+            let mut running = BTreeMap::new();
+            take_in(&mut running, &pod);
+            let (_, presence) = running.values().next().expect("it counts");
+            assert_eq!(*presence, expected, "{pod:?}");
         }
     }
 }

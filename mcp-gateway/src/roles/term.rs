@@ -11,7 +11,10 @@ use mcp_gateway_autoscaler::{
     Autoscaler, AutoscalerConfig, AutoscalerHandle, InProcessScaler, Takeover,
 };
 use mcp_gateway_link::{Authority, Lead, token::HomeKey};
-use mcp_gateway_runtime::kubernetes::{self, KubernetesConfig, KubernetesRuntime, client};
+use mcp_gateway_runtime::{
+    Runtime,
+    kubernetes::{self, KubernetesConfig, KubernetesRuntime, client},
+};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -108,8 +111,8 @@ impl Replica {
         };
         let takeover = Takeover { epoch, found };
         let catalog = self.documents.catalog();
-        let (scaler, handle) =
-            Autoscaler::lead(config, Arc::clone(&runtime), events, catalog, takeover)?;
+        let held: Arc<dyn Runtime> = Arc::<KubernetesRuntime>::clone(&runtime);
+        let (scaler, handle) = Autoscaler::lead(config, held, events, catalog, takeover)?;
         let stop = CancellationToken::new();
         let tasks = [self.expecting(&scaler)?, self.reporting(&scaler, &stop)];
         self.writes.send_replace(true);

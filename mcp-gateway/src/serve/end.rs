@@ -58,7 +58,7 @@ impl Gateway {
 /// Kills every instance the autoscaler knows of, and waits until it knows of none.
 async fn kill_all(scaler: &mcp_gateway_autoscaler::InProcessScaler, runtime: &dyn Runtime) {
     loop {
-        let status = scaler.status().await;
+        let status = scaler.summary().await;
         let slots = status.backends.iter().flat_map(|backend| &backend.slots);
         let ids = slots.filter_map(|slot| slot.instance.as_ref());
         let ids: Vec<InstanceId> = ids

@@ -139,7 +139,7 @@ pub(crate) async fn report(
     each.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(each.tick()).await.is_some() {
         let asked = Instant::now();
-        let status = scaler.status().await;
+        let status = scaler.summary().await;
         registry.report(asked, BackendReport::all(&status, SystemTime::now()));
     }
 }

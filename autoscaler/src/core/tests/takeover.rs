@@ -1,6 +1,10 @@
 //! A new leader, and activators in other processes: what one step shows. The rest is the simulation's.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use mcp_gateway_api::{
     activity::{ActivityReport, DrainAck, InstanceActivity},
@@ -8,7 +12,7 @@ use mcp_gateway_api::{
     ids::{ActivatorId, Generation, InstanceId, SessionKey, TenantName, UpstreamSession},
     policy::Isolation,
     record::{SessionBinding, SessionRecord},
-    scaler::{ActivatorPod, PodUid, Restatement},
+    scaler::{ActivatorPod, PodUid, Presence, Restatement},
     slot::{Owner, SlotKey},
     view::{Endpoint, InstanceView, Lookup, Reach, Service, Stamp, ViewEvent},
 };
@@ -76,7 +80,7 @@ fn pod(incarnation: u64) -> ActivatorPod {
 }
 
 fn expected() -> Event {
-    Event::Expected(BTreeSet::from([POD]))
+    Event::Expected(BTreeMap::from([(POD, Presence::Runs)]))
 }
 
 fn restated(service: Option<Service>, leases: u32) -> Event {
@@ -167,7 +171,7 @@ fn what_was_said_to_another_leader_is_not_heard() {
 fn a_pod_that_is_gone_is_not_waited_for_nor_is_anybody_for_ever() {
     let (mut core, now) = leader(vec![]);
     core.step(now, expected());
-    core.step(now, Event::Expected(BTreeSet::new()));
+    core.step(now, Event::Expected(BTreeMap::new()));
     assert!(core.is_complete());
     let (mut core, now) = leader(vec![]);
     core.step(now, expected());
@@ -175,6 +179,19 @@ fn a_pod_that_is_gone_is_not_waited_for_nor_is_anybody_for_ever() {
     assert!(!core.is_complete());
     core.step(now + PARTITION, Event::Tick);
     assert!(core.is_complete());
+}
+
+/// An upgrade that is stuck: its activator crashes again and again, and its pod stays.
+#[test]
+fn a_pod_whose_process_is_down_is_not_waited_for_but_its_leases_stay() {
+    let (mut core, now) = leader(vec![ready(1)]);
+    let down = || Event::Expected(BTreeMap::from([(POD, Presence::Down)]));
+    core.step(now, down());
+    assert!(core.is_complete());
+    core.step(now, Event::Subscribed(HERE, pod(1)));
+    core.step(now, restated(Some(Service::Open), 1));
+    core.step(now, down());
+    assert!(core.listens_to(HERE), "what is said of a pod may be late");
 }
 
 #[test]
@@ -207,7 +224,7 @@ fn what_an_older_order_has_ended_makes_room_for_a_successor() {
     let (mut core, now) = leader(vec![ready(1)]);
     core.step(now, claim(1));
     core.step(now, expected());
-    core.step(now, Event::Expected(BTreeSet::new()));
+    core.step(now, Event::Expected(BTreeMap::new()));
     let effects = core.step(now, Event::Marked(ONE, false));
     assert_eq!((answers(&effects), launches(&effects).len()), (0, 1));
     core.audit().unwrap();
@@ -254,7 +271,7 @@ fn what_was_found_of_another_text_or_of_none_retires_but_ends_only_when_all_are_
         let late = now + Duration::from_secs(300);
         assert!(terminated(&core.step(late, Event::Tick)).is_empty());
         assert_eq!(service_of(&core, 1), Some(Service::RetireDrain));
-        let ended = terminated(&core.step(late, Event::Expected(BTreeSet::new())));
+        let ended = terminated(&core.step(late, Event::Expected(BTreeMap::new())));
         let ended: BTreeSet<_> = ended.into_iter().collect();
         assert_eq!(ended, BTreeSet::from([ONE, InstanceId(2)]));
         core.audit().unwrap();
@@ -286,7 +303,7 @@ fn a_later_process_of_a_pod_voids_the_leases_of_the_one_before_and_is_not_displa
     assert!(core.listens_to(next) && !core.listens_to(HERE));
     // It would be waited for otherwise.
     assert_eq!(
-        terminated(&core.step(now, Event::Expected(BTreeSet::new()))),
+        terminated(&core.step(now, Event::Expected(BTreeMap::new()))),
         []
     );
     assert!(!core.is_complete(), "the later process has not been heard");

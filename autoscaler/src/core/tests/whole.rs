@@ -188,6 +188,28 @@ fn a_launch_that_is_answered_after_it_was_given_up_is_terminated() {
 }
 
 #[test]
+fn who_waits_for_the_next_launch_is_not_told_that_one_before_has_failed() {
+    let (mut core, now) = core(Isolation::Shared);
+    let [given_up] = launches(&core.step(now, claim(1)))[..] else {
+        panic!("one launch");
+    };
+    let late = now + LAUNCH_DEADLINE;
+    assert_eq!(answers(&core.step(late, Event::Tick)), 1);
+    let after = late + Duration::from_secs(300);
+    let [ticket] = launches(&core.step(after, claim(2)))[..] else {
+        panic!("one more launch");
+    };
+    let failed = Event::Launched {
+        ticket: given_up,
+        outcome: Err(ExitReport::default()),
+    };
+    assert_eq!(answers(&core.step(after, failed)), 0);
+    core.step(after, launched(ticket, 7));
+    assert_eq!(answers(&core.step(after, ready(7))), 1);
+    core.audit().unwrap();
+}
+
+#[test]
 fn more_waiters_than_may_wait_are_told_so() {
     let (mut core, now) = core(Isolation::Shared);
     for n in 0..4 {

@@ -1,10 +1,10 @@
 //! A leader that took over, and activators in other processes.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use mcp_gateway_api::{
     record::SessionRecord,
-    scaler::{Permit, PodUid},
+    scaler::{Permit, PodUid, Presence},
     slot::{Owner, SlotKey},
     view::Stamp,
 };
@@ -98,7 +98,10 @@ impl Bench {
     async fn taken_over() -> (Self, FakeActivator) {
         let bench = Self::lead(policy(Isolation::Tenant), vec![found()]);
         let mut activator = FakeActivator::far(&bench, pod(1));
-        bench.scaler.expect(BTreeSet::from([POD])).await;
+        bench
+            .scaler
+            .expect(BTreeMap::from([(POD, Presence::Runs)]))
+            .await;
         assert_eq!(completeness(&activator.read().await), Some(false));
         (bench, activator)
     }
@@ -187,7 +190,7 @@ async fn an_activator_that_listens_again_in_time_keeps_its_leases() {
 #[tokio::test(start_paused = true)]
 async fn the_leases_of_a_pod_that_is_gone_end_with_it() {
     let (bench, mut activator) = Bench::adopted(1).await;
-    bench.scaler.expect(BTreeSet::new()).await;
+    bench.scaler.expect(BTreeMap::new()).await;
     // Should it live after all, it hears that it is not heard, and listens anew.
     while activator.read_or_end().await.is_some() {}
     bench.after(Duration::from_secs(61)).await;
