@@ -15,6 +15,9 @@ use crate::{
 pub struct ActivatorConfig {
     /// Which activator this is, in reports and acknowledgements.
     pub id: ActivatorId,
+    /// Whether no other activator serves the same sessions. Only then is one that was quiet here quiet everywhere, and may be
+    /// let go of by its `sessionIdleTimeout`.
+    pub alone: bool,
     /// Which `Host` values are served.
     pub hosts: HostRules,
     /// Which `Origin` values are served; an absent one always is.
@@ -48,6 +51,7 @@ impl Default for ActivatorConfig {
     fn default() -> Self {
         Self {
             id: ActivatorId::random(),
+            alone: true,
             hosts: HostRules::loopback(),
             origins: OriginRules::loopback(),
             public_url: None,

@@ -43,6 +43,14 @@ fn once(gateway: &Gateway, tick: u64) {
     if tick.is_multiple_of(FORGET_EACH) {
         gateway.sessions.forget_quiet(FORGET);
     }
+    if gateway.config.alone {
+        release_idle(gateway);
+    }
+}
+
+/// Lets go of sessions that nobody has used for their `sessionIdleTimeout`. What is quiet at one of several activators may be
+/// busy at another, whose calls a server would end with the session.
+fn release_idle(gateway: &Gateway) {
     let catalog = Arc::clone(&gateway.deps.catalog.borrow());
     let shared = |backend: &&Arc<Backend>| backend.policy.isolation != Isolation::Session;
     let timeouts = catalog.backends.values().filter(shared);

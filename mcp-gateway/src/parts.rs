@@ -93,9 +93,10 @@ pub(crate) fn authenticate(
     }
 }
 
-/// The data plane's settings.
-pub(crate) fn activator_config(edge: &Edge) -> ActivatorConfig {
+/// The data plane's settings; `alone` if no other process serves the same sessions.
+pub(crate) fn activator_config(edge: &Edge, alone: bool) -> ActivatorConfig {
     ActivatorConfig {
+        alone,
         hosts: edge.hosts.clone(),
         origins: edge.origins.clone(),
         public_url: edge.public_url.as_deref().map(Arc::from),

@@ -98,7 +98,7 @@ async fn assemble(settings: Settings, tokens: &Tokens) -> anyhow::Result<Gateway
     }
     let keyring = Keyring::load_or_create(&sealing)
         .with_context(|| format!("the sealing keys in {}", sealing.display()))?;
-    let config = parts::activator_config(&settings.edge);
+    let config = parts::activator_config(&settings.edge, true);
     let deps = Deps {
         scaler: Arc::new(scaler.clone()),
         catalog: documents.catalog(),

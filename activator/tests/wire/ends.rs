@@ -179,6 +179,24 @@ async fn an_idle_session_is_released_from_a_busy_instance_and_comes_back() {
     );
 }
 
+/// Another may be using it.
+#[tokio::test]
+async fn one_of_several_activators_lets_go_of_no_session_that_is_idle_here() {
+    let mut setup = Setup::default();
+    setup.config.alone = false;
+    setup.policy.session_idle_timeout = Duration::from_millis(100);
+    let world = World::with(setup).await;
+    let id = world.open().await;
+    // Longer than the sweep pauses: it has looked in between.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(!world.scaler.updates().contains(&SessionNews::Asleep));
+    let headers = [("mcp-session-id", &*id)];
+    let answer = world.client.post(&call(1, "echo"), &headers).await;
+    assert_eq!(answer.status, 200);
+    let seen = world.upstream.seen();
+    assert!(seen.iter().all(|one| one.method != http::Method::DELETE));
+}
+
 #[tokio::test]
 async fn a_request_that_finds_its_session_just_released_waits_until_that_is_written() {
     let world = World::new().await;

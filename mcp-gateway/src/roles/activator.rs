@@ -107,7 +107,7 @@ async fn assemble(settings: ActivatorSettings) -> anyhow::Result<Running> {
     })?;
     let scaler = Arc::new(scaler);
     let documents = documents(&settings.backends, &settings.namespace, None, None).await?;
-    let config = parts::activator_config(&settings.edge);
+    let config = parts::activator_config(&settings.edge, false);
     let deps = Deps {
         scaler: Arc::clone(&scaler) as Arc<dyn Scaler>,
         catalog: documents.catalog(),
