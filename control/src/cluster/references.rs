@@ -19,7 +19,7 @@ use mcp_gateway_api::{
     policy::Isolation,
     reference::{BACKEND_LABEL, TENANT_LABEL, usable},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::status::References;
 
@@ -27,6 +27,8 @@ use super::status::References;
 pub const AGAIN: Duration = Duration::from_secs(10);
 /// How many are looked at at once.
 const AT_ONCE: usize = 8;
+/// How long the API server may take to answer for one.
+const CALL: Duration = Duration::from_secs(10);
 
 /// What is found, by backend; those that name nothing are not in it.
 pub type Verdicts = Arc<BTreeMap<BackendName, References>>;
@@ -94,8 +96,9 @@ async fn all(
         .collect();
     let found: BTreeMap<Named, Found> = stream::iter(names)
         .map(|name| async move {
-            let found = find(client, namespace, &name).await;
-            (name, found)
+            let late = |_| Found::Unknown("the API server does not answer".to_owned());
+            let found = timeout(CALL, find(client, namespace, &name)).await;
+            (name, found.unwrap_or_else(late))
         })
         .buffer_unordered(AT_ONCE)
         .collect()

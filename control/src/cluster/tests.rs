@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     objects::{Kind, Object},
     status::{BackendReport, Condition, Facts, References, Wanted, last_start, wanted},
-    writer::{render, same},
+    writer::{Finalizer, Order, Orders, Writing, render, same, write},
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -201,4 +201,55 @@ fn the_autoscalers_status_becomes_reports() {
     );
     let (_, b) = reports.iter().next_back().expect("b");
     assert_eq!((b.instances, b.sessions, b.last_start), (0, None, None));
+}
+
+/// An API server that takes what it is asked and never answers, and the objects that were asked for.
+fn silent() -> (kube::Client, tokio::sync::mpsc::Receiver<String>) {
+    let (asked, requests) = tokio::sync::mpsc::channel(64);
+    let silence = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let name = request.uri().path().rsplit('/').next().map(str::to_owned);
+        let _ = asked.try_send(name.unwrap_or_default());
+        std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>(
+        )
+    });
+    (kube::Client::new(silence, "mcp"), requests)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_never_answered_is_tried_again_and_holds_up_no_other_for_long() {
+    let (client, mut requests) = silent();
+    let order = |uid: &str| Order {
+        uid: uid.to_owned(),
+        resource_version: "1".to_owned(),
+        finalizers: Vec::new(),
+        status: Value::Null,
+        wanted: Wanted::default(),
+        finalizer: Finalizer::Add,
+    };
+    let id = |name: &str| (Kind::McpBackend, name.to_owned());
+    let first = BTreeMap::from([(id("one"), order("1"))]);
+    let (say, orders) = tokio::sync::watch::channel(Orders::from(first));
+    let (_lead, leading) = tokio::sync::watch::channel(true);
+    let writing = Writing {
+        client,
+        leading,
+        reporter: "test".to_owned(),
+    };
+    tokio::spawn(write("mcp".to_owned(), writing, orders));
+    assert_eq!(requests.recv().await.as_deref(), Some("one"));
+    let both = BTreeMap::from([(id("one"), order("1")), (id("two"), order("2"))]);
+    say.send_replace(Orders::from(both));
+    let asked = tokio::time::Instant::now();
+    let mut names = Vec::new();
+    while !names.contains(&"two".to_owned()) {
+        names.extend(requests.recv().await);
+    }
+    assert!(
+        asked.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        asked.elapsed()
+    );
+    while !names.contains(&"one".to_owned()) {
+        names.extend(requests.recv().await);
+    }
 }

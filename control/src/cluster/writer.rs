@@ -16,7 +16,10 @@ use kube::{
 };
 use mcp_gateway_api::crds::{FINALIZER, GROUP, VERSION};
 use serde_json::{Map, Value, json};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{objects::Kind, status::Wanted};
 
@@ -32,6 +35,8 @@ const FORGOTTEN: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(60);
 /// How many objects are written at once.
 const AT_ONCE: usize = 8;
+/// How long what one object needs may take.
+const CALL: Duration = Duration::from_secs(10);
 
 /// How to write.
 #[derive(Clone)]
@@ -214,7 +219,9 @@ impl Desk {
         }
         let outcomes: Vec<(Id, Order, Result<(), kube::Error>)> = stream::iter(due)
             .map(|(id, order)| async move {
-                let outcome = self.carry_out(&id, &order).await;
+                // One call that an API server never answers must not hold up all others.
+                let done = timeout(CALL, self.carry_out(&id, &order)).await;
+                let outcome = done.unwrap_or_else(|late| Err(kube::Error::Service(late.into())));
                 (id, order, outcome)
             })
             .buffer_unordered(AT_ONCE)

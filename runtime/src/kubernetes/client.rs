@@ -18,6 +18,15 @@ use tower::ServiceBuilder;
 
 /// How long the API server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection may be silent before it is asked whether it still is one.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// From one such question to the next, and how many may stay unanswered.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+const UNANSWERED: u32 = 3;
+/// How long what was sent may stay unacknowledged: an API server that has vanished would else hold a call for the quarter of
+/// an hour that the kernel tries.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +78,11 @@ pub fn client(config: &Config) -> Result<kube::Client, ClientError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(Duration::from_secs(30)));
+    tcp.set_keepalive(Some(KEEP_ALIVE));
+    tcp.set_keepalive_interval(Some(ASK_AGAIN));
+    tcp.set_keepalive_retries(Some(UNANSWERED));
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     tcp.set_connect_timeout(Some(CONNECT));
     // Crypto must be chosen before the first handshake; an error says that somebody chose before.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
