@@ -120,7 +120,10 @@ impl Replay {
                     instance: self.lease.instance(),
                     upstream,
                 };
-                self.tell(SessionNews::Revived(binding.clone())).await?;
+                if let Err(failure) = self.tell(SessionNews::Revived(binding.clone())).await {
+                    self.keep_unless_refused(&failure);
+                    return Err(failure);
+                }
                 if self.has_ended() {
                     return Err(opened::gone());
                 }
@@ -147,6 +150,16 @@ impl Replay {
                 let _kept = self.tell(SessionNews::RevivalFailed { retry: true }).await;
                 Err(failure)
             }
+        }
+    }
+
+    /// What could not be said may have been heard: then the session lives there, and its server must not forget it. One that
+    /// nobody comes to use is over with its instance.
+    fn keep_unless_refused(&mut self, failure: &Failure) {
+        if failure.kind != FailureKind::SessionGone
+            && let Some(issued) = self.issued.take()
+        {
+            issued.claimed();
         }
     }
 

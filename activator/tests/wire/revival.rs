@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, sync::atomic::Ordering};
 
-use mcp_gateway_api::record::SessionNews;
+use mcp_gateway_api::{
+    failure::{Failure, FailureKind},
+    record::SessionNews,
+};
 
 use crate::support::{Upstream, World, call};
 
@@ -59,6 +62,26 @@ async fn a_session_goes_on_behind_the_same_id_on_a_new_instance() {
         200
     );
     assert_eq!(world.scaler.claims().len(), claims);
+}
+
+/// As when a leader is lost while it answers, or takes long to hear everybody.
+#[tokio::test]
+async fn a_server_keeps_the_session_whose_revival_was_noted_though_nobody_was_told_so() {
+    let world = World::new().await;
+    let id = world.open().await;
+    lost(&world).await;
+    let late = Failure::new(FailureKind::HoldTimeout, "the leader did not answer");
+    world.scaler.lose_answers(Some(late));
+    let headers = [("mcp-session-id", &*id)];
+    let answer = world.client.post(&call(1, "echo"), &headers).await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    world.scaler.lose_answers(None);
+    let answer = world.client.post(&call(2, "echo"), &headers).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["result"]["session"], "upstream-1");
+    assert_eq!(revivals(&world), 1, "nor is it revived once more");
+    let seen = world.upstream.seen();
+    assert!(seen.iter().all(|one| one.method != http::Method::DELETE));
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ struct State {
     reports: Vec<ActivityReport>,
     left: Vec<ActivatorId>,
     fail: Option<Failure>,
+    lose_answers: Option<Failure>,
 }
 
 /// Counts a claim whose asker went away.
@@ -87,6 +88,11 @@ impl FakeScaler {
     /// News is written again.
     pub fn release_records(&self) {
         self.writes.send_replace(true);
+    }
+
+    /// News is kept from now on, and whoever said it hears this; `None`: that it was kept.
+    pub fn lose_answers(&self, instead: Option<Failure>) {
+        self.state.lock().lose_answers = instead;
     }
 
     /// Every claim fails with this.
@@ -316,6 +322,6 @@ impl Scaler for FakeScaler {
         }
         state.records.insert(record.key, record.clone());
         state.publish(ViewEvent::Record(std::sync::Arc::new(record)));
-        Ok(())
+        state.lose_answers.clone().map_or(Ok(()), Err)
     }
 }
