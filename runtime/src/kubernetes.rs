@@ -25,6 +25,8 @@ mod actor;
 pub mod client;
 mod config;
 mod end;
+#[cfg(test)]
+mod fake;
 pub mod forms;
 mod home;
 mod launch;

@@ -115,10 +115,10 @@ async fn create(world: &World, template: &Template) -> Result<Tried, ExitReport>
             Ok(Err(kube::Error::Api(status)))
                 if status.code == 409 && status.reason == "AlreadyExists" =>
             {
-                match existing(world, template).await {
-                    Ok(Some(tried)) => return Ok(tried),
-                    Ok(None) => None,
-                    Err(error) => Some(error),
+                match timeout(end::CALL, existing(world, template)).await {
+                    Ok(Ok(Some(tried))) => return Ok(tried),
+                    Ok(Ok(None)) | Err(_) => None,
+                    Ok(Err(error)) => Some(error),
                 }
             }
             Ok(Err(error)) if is_final(&error) => {
@@ -270,3 +270,6 @@ pub(crate) fn orders_of(
         world.settings.max_body,
     )
 }
+
+#[cfg(test)]
+mod tests;
