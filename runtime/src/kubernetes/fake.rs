@@ -18,6 +18,8 @@ pub(crate) enum Answer {
     Says(u16, Value),
     /// It accepts the call and is never heard of again.
     Silent,
+    /// The call's connection breaks.
+    Broken,
 }
 
 /// What it was asked, one line for each: `GET /api/v1/…`.
@@ -54,6 +56,7 @@ pub(crate) fn api(
                     let said = Body::from(said.to_string().into_bytes());
                     Ok::<_, tower::BoxError>(Response::builder().status(code).body(said)?)
                 }
+                Answer::Broken => Err("connection reset by peer".into()),
                 Answer::Silent => match pending::<Infallible>().await {},
             }
         }

@@ -59,14 +59,15 @@ pub(crate) async fn launch(world: &Arc<World>, order: LaunchOrder) -> Result<Lau
         };
         let template =
             Template::render(&order, form, &world.settings, place).map_err(unmakeable)?;
-        match create(world, &template).await? {
-            Tried::Made(pod, token) => {
-                let launched = world.take_in_new(&pod, &template, &order, token);
-                reserved.used();
-                return launched.ok_or_else(|| unmakeable("its pod has no UID".into()));
-            }
-            Tried::Taken => least = number + 1,
+        let tried = create(world, &template).await;
+        if let Ok(Tried::Made(pod, token)) = tried {
+            let launched = world.take_in_new(&pod, &template, &order, token);
+            reserved.used();
+            return launched.ok_or_else(|| unmakeable("its pod has no UID".into()));
         }
+        reserved.given_back();
+        tried?;
+        least = number + 1;
     }
     Err(unmakeable(format!(
         "{NAMES} names for its pod were all taken"
@@ -84,13 +85,22 @@ fn unmakeable(why: String) -> ExitReport {
 
 /// A name that is given back unless it was used.
 struct Reserved<'a> {
-    world: &'a World,
+    world: &'a Arc<World>,
     name: Option<String>,
 }
 
 impl Reserved<'_> {
     fn used(mut self) {
         self.name = None;
+    }
+
+    /// Nothing came of it here. A pod of that name that was seen meanwhile is nobody's else: nobody would look after it.
+    fn given_back(mut self) {
+        if let Some(name) = self.name.take()
+            && let Some(pod) = self.world.table.not_created(&name)
+        {
+            self.world.take_in_stray(&pod);
+        }
     }
 }
 
@@ -106,45 +116,65 @@ async fn create(world: &World, template: &Template) -> Result<Tried, ExitReport>
     let token = world.key.launch_token(&template.name);
     let encoded = URL_SAFE_NO_PAD.encode(token.as_bytes());
     let pod = template.pod(&encoded).map_err(unmakeable)?;
+    let params = PostParams::default();
     let until = Instant::now() + PATIENCE;
     let mut pause = AGAIN;
+    let mut lost = false;
     loop {
-        let params = PostParams::default();
-        let error = match timeout(end::CALL, world.pods.create(&params, &pod)).await {
-            Ok(Ok(made)) => return Ok(Tried::Made(Box::new(made), token)),
-            Ok(Err(kube::Error::Api(status)))
-                if status.code == 409 && status.reason == "AlreadyExists" =>
-            {
-                match timeout(end::CALL, existing(world, template)).await {
-                    Ok(Ok(Some(tried))) => return Ok(tried),
-                    Ok(Ok(None)) | Err(_) => None,
-                    Ok(Err(error)) => Some(error),
+        let mut failed = match asked(world.pods.create(&params, &pod)).await {
+            Ok(made) => return Ok(Tried::Made(Box::new(made), token)),
+            Err(failed) => failed,
+        };
+        let refused = failed.as_ref().is_some_and(is_final);
+        lost |= !refused && may_be_done(failed.as_ref());
+        let over = Instant::now() >= until;
+        let mut last = refused || over;
+        // What is refused may be there all the same: an earlier try made it, and it is what uses the quota up.
+        if is_taken(failed.as_ref()) || (lost && last) {
+            match asked(existing(world, template)).await {
+                Ok(Some(tried)) => return Ok(tried),
+                Ok(None) => {}
+                Err(unseen) => {
+                    last = over;
+                    failed = if refused { failed } else { unseen };
                 }
             }
-            Ok(Err(error)) if is_final(&error) => {
-                return Err(sentences::refused(
-                    &error,
-                    "create pods",
-                    &world.settings.namespace,
-                ));
-            }
-            Ok(Err(error)) => Some(error),
-            Err(_) => None,
-        };
-        if Instant::now() >= until {
-            return Err(error.map_or_else(
+        }
+        if last {
+            return Err(failed.map_or_else(
                 || sentences::report("the Kubernetes API server did not answer", ""),
                 |error| sentences::refused(&error, "create pods", &world.settings.namespace),
             ));
         }
         tracing::warn!(
             pod = template.name,
-            error = error.map(tracing::field::display),
+            error = failed.map(tracing::field::display),
             "a pod could not be created; trying again"
         );
         sleep(pause).await;
         pause = (pause * 2).min(AGAIN_AT_MOST);
     }
+}
+
+/// One call; an error of `None` is no answer in time.
+async fn asked<T>(
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Option<kube::Error>> {
+    match timeout(end::CALL, call).await {
+        Ok(answered) => answered.map_err(Some),
+        Err(_) => Err(None),
+    }
+}
+
+/// Whether the name is a pod's already.
+fn is_taken(failed: Option<&kube::Error>) -> bool {
+    matches!(failed, Some(kube::Error::Api(status))
+        if status.code == 409 && status.reason == "AlreadyExists")
+}
+
+/// Whether the API server may have done it though it did not say so: only a refusal is an answer.
+fn may_be_done(failed: Option<&kube::Error>) -> bool {
+    !matches!(failed, Some(kube::Error::Api(status)) if status.code < 500)
 }
 
 /// Whether asking again would be of no use: the API server has looked at it and said no.

@@ -71,7 +71,7 @@ fn handle(world: &Arc<World>, listing: &mut Option<Listing>, event: Event<Pod>) 
             if let Some(listing) = listing {
                 listing.present.insert(seen.id);
             }
-            match world.table.seen(seen) {
+            match world.table.seen(seen, &pod) {
                 Verdict::Known => {}
                 Verdict::Stray => world.take_in_stray(&pod),
             }

@@ -165,8 +165,10 @@ impl World {
     ) -> Launched {
         let launched = self.launched(&entry);
         let entry = Arc::new(entry);
-        self.table.created(Arc::clone(&entry));
-        PodTask::start(Arc::clone(self), entry, inbox);
+        // A stray may be met by the watch and by the launch that left it behind at once.
+        if self.table.created(Arc::clone(&entry)) {
+            PodTask::start(Arc::clone(self), entry, inbox);
+        }
         launched
     }
 
@@ -202,7 +204,8 @@ impl World {
         })
     }
 
-    /// A pod of this installation that nobody here made: the autoscaler hears of it and ends what it does not know.
+    /// A pod of this installation of which no launch here knows: the autoscaler hears of it and ends what it does not
+    /// know.
     pub(crate) fn take_in_stray(self: &Arc<Self>, pod: &Pod) {
         let newer = Seen::of(pod).and_then(|seen| seen.ended_by);
         if newer.is_some_and(|epoch| epoch > self.epoch) {
@@ -211,7 +214,9 @@ impl World {
         if let Some(found) = self.take_in_found(pod)
             && let Some(entry) = self.table.get(found.launched.instance)
         {
-            let text = "a leader before this one made its pod".to_owned();
+            let text =
+                "its pod was made by a leader before this one, or the API server's answer was lost"
+                    .to_owned();
             let _ = entry.inbox.try_send(Input::Warns(text));
         }
     }
