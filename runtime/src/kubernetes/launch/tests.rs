@@ -1,13 +1,13 @@
 use k8s_openapi::api::core::v1::Pod;
 use mcp_gateway_api::{
-    backend::{Backend, EnvVar, LaunchSpec, Transport},
+    backend::{Backend, EnvValue, EnvVar, KeyRef, LaunchSpec, Transport},
     ids::{BackendName, Generation, TenantName},
     policy::{Isolation, ScalingPolicy},
     slot::{Owner, SlotKey},
 };
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::kubernetes::fake::{self, Answer, status};
@@ -143,4 +143,60 @@ async fn a_pod_that_was_seen_though_nothing_came_of_its_launch_is_looked_after()
     assert!(world.table.get(id).is_none());
     launching.await.unwrap().unwrap_err();
     assert!(world.table.get(id).is_some());
+}
+
+/// A variable that takes its value from a Secret.
+fn secret() -> Vec<EnvVar> {
+    let key = KeyRef {
+        name: "github".into(),
+        key: "token".into(),
+        optional: false,
+    };
+    vec![EnvVar {
+        name: "TOKEN".into(),
+        value: EnvValue::FromSecret(key),
+    }]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_looked_at_until_the_api_server_is_back() {
+    let labelled = json!({
+        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"name": "github", "labels": {names::BACKEND: "time"}},
+    });
+    let mut looks = 0;
+    let (client, _asked) = fake::api(move |line, body| {
+        if line.starts_with("POST") {
+            return Answer::Says(201, kept(body));
+        }
+        looks += 1;
+        match looks {
+            1 => Answer::Broken,
+            2 => status(429, "TooManyRequests", "too many requests"),
+            3 => status(500, "InternalError", "etcdserver: leader changed"),
+            4 => Answer::Silent,
+            _ => Answer::Says(200, labelled.clone()),
+        }
+    });
+    let (world, _events) = fake::world(client).await;
+    launch(&world, order(secret())).await.expect("its pod");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_stays_away_is_given_up_and_one_that_refuses_at_once() {
+    for (refuses, words) in [(false, "did not answer"), (true, "may not get secrets")] {
+        let (client, asked) = fake::api(move |_, _| {
+            let refused = "secrets \"github\" is forbidden: User \"x\" cannot get resource";
+            match refuses {
+                true => status(403, "Forbidden", refused),
+                false => Answer::Broken,
+            }
+        });
+        let (world, _events) = fake::world(client).await;
+        let begun = Instant::now();
+        let report = launch(&world, order(secret())).await.unwrap_err();
+        assert!(report.summary.contains(words), "{report:?}");
+        assert_eq!(begun.elapsed() >= PATIENCE, !refuses);
+        assert_eq!(asked.lock().len() == 1, refuses);
+    }
 }
