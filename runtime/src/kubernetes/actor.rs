@@ -155,7 +155,7 @@ impl PodTask {
                 self.remove();
                 Vec::new()
             }
-            Done::Ended(Outcome::Asked) => Vec::new(),
+            Done::Ended(Outcome::Asked) => self.pod.step(Input::Deleting),
             Done::Ended(Outcome::Gone) => self.pod.step(Input::Gone(None)),
             Done::Ended(Outcome::Theirs) => {
                 tracing::warn!(pod = self.entry.name, "a newer leader ends this pod");

@@ -40,6 +40,8 @@ pub(crate) enum Stage {
 pub(crate) enum Input {
     /// Its state in the API server.
     Seen(Box<Seen>),
+    /// The API server has begun to delete it, as we asked.
+    Deleting,
     /// It is no longer in the API server; its last state, if that was told.
     Gone(Option<Box<Seen>>),
     /// Its agent has called home.
@@ -96,6 +98,8 @@ pub(crate) struct Pod {
     warnings: Vec<String>,
     probing: bool,
     told: bool,
+    /// The API server is deleting it: what is waited for is its node.
+    deleting: bool,
     buried: bool,
     said_running: bool,
 }
@@ -113,6 +117,7 @@ impl Pod {
             warnings: Vec::new(),
             probing: false,
             told: false,
+            deleting: false,
             buried: false,
             said_running: false,
         }
@@ -137,6 +142,7 @@ impl Pod {
         let mut out = Vec::new();
         match input {
             Input::Seen(seen) => self.seen(&seen, &mut out),
+            Input::Deleting => self.deleting = true,
             Input::Gone(last) => self.gone(last.as_deref(), &mut out),
             Input::Hello => self.hello(&mut out),
             Input::AgentRuns => self.runs(&mut out),
@@ -189,6 +195,7 @@ impl Pod {
     }
 
     fn seen(&mut self, seen: &Seen, out: &mut Vec<Effect>) {
+        self.deleting |= seen.deleting;
         if self.stage == Stage::Ending {
             if self.report.is_none() && !self.told {
                 self.report = sentences::ended(seen);
@@ -307,8 +314,11 @@ impl Pod {
 
     fn overdue(&mut self, out: &mut Vec<Effect>) {
         if self.stage == Stage::Ending && !self.buried {
-            let text =
-                "its node does not confirm that it has ended; its pod is removed all the same";
+            let text = if self.deleting {
+                "its node does not confirm that it has ended; its pod is removed all the same"
+            } else {
+                "its pod could not be ended in time; it is removed without waiting for its node"
+            };
             self.warn(text.into(), out);
             self.bury(false, out);
         }

@@ -212,6 +212,30 @@ fn a_pod_that_somebody_else_deletes_is_waited_for() {
     assert_eq!(words, ["Rp", "", "Wb", "", "E"]);
 }
 
+#[test]
+fn a_node_is_blamed_only_for_what_it_was_asked() {
+    for (asked, words) in [
+        (Some(Input::Deleting), "node does not confirm"),
+        (
+            Some(here(|seen| seen.deleting = true)),
+            "node does not confirm",
+        ),
+        (None, "could not be ended in time"),
+    ] {
+        let mut pod = Pod::new(ID, Form::None);
+        let told = [here(running), Input::Terminate(GRACE)];
+        told.into_iter().chain(asked).for_each(|input| {
+            pod.step(input);
+        });
+        match pod.step(Input::Overdue).first() {
+            Some(Effect::Say(RuntimeEvent::Warning(_, text))) => {
+                assert!(text.contains(words), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         Just(here(|_| {})),
@@ -220,6 +244,7 @@ fn input() -> impl Strategy<Value = Input> {
         Just(here(|seen| seen.server = ended(1))),
         Just(here(|seen| seen.over = true)),
         Just(here(|seen| seen.deleting = true)),
+        Just(Input::Deleting),
         Just(Input::Gone(None)),
         Just(Input::Hello),
         Just(Input::AgentRuns),
