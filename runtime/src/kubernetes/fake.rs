@@ -16,13 +16,15 @@ use crate::EventReceiver;
 /// How it answers.
 pub(crate) enum Answer {
     Says(u16, Value),
+    /// Bytes that are no JSON.
+    Text(Vec<u8>),
     /// It accepts the call and is never heard of again.
     Silent,
     /// The call's connection breaks.
     Broken,
 }
 
-/// What it was asked, one line for each: `GET /api/v1/…`.
+/// What it was asked, one line for each: `GET /api/v1/…?…`.
 pub(crate) type Asked = Arc<Mutex<Vec<String>>>;
 
 /// A refusal or a failure.
@@ -46,7 +48,7 @@ pub(crate) fn api(
     let serve = tower::service_fn(move |request: Request<Body>| {
         let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
         async move {
-            let line = format!("{} {}", request.method(), request.uri().path());
+            let line = format!("{} {}", request.method(), request.uri());
             let body = request.into_body().collect().await?.to_bytes();
             let body = serde_json::from_slice(&body).unwrap_or_default();
             log.lock().push(line.clone());
@@ -56,6 +58,7 @@ pub(crate) fn api(
                     let said = Body::from(said.to_string().into_bytes());
                     Ok::<_, tower::BoxError>(Response::builder().status(code).body(said)?)
                 }
+                Answer::Text(said) => Ok(Response::new(Body::from(said))),
                 Answer::Broken => Err("connection reset by peer".into()),
                 Answer::Silent => match pending::<Infallible>().await {},
             }
