@@ -57,13 +57,18 @@ pub(crate) struct PodTask {
 
 impl PodTask {
     /// Begins to look after a pod that is in the table.
-    pub(crate) fn start(world: Arc<World>, entry: Arc<Entry>, inbox: mpsc::Receiver<Input>) {
+    pub(crate) fn start(
+        world: Arc<World>,
+        entry: Arc<Entry>,
+        inbox: mpsc::Receiver<Input>,
+        found: bool,
+    ) {
         let mut watched = entry.watched.subscribe();
         watched.mark_changed();
         let told = entry.told.subscribe();
         let task = Self {
             deadline: Instant::now() + world.launch_deadline,
-            pod: Pod::new(entry.id, entry.facts.form),
+            pod: Pod::new(entry.id, entry.facts.form, found),
             world,
             entry,
             inbox,

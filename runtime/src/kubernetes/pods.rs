@@ -87,6 +87,8 @@ pub(crate) enum Effect {
 pub(crate) struct Pod {
     id: InstanceId,
     form: Form,
+    /// A leader before this one may have made it, and heard then that it serves.
+    found: bool,
     stage: Stage,
     report: Option<ExitReport>,
     /// What last kept it from running, for the report of a start that took too long.
@@ -105,10 +107,11 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn new(id: InstanceId, form: Form) -> Self {
+    pub(crate) fn new(id: InstanceId, form: Form, found: bool) -> Self {
         Self {
             id,
             form,
+            found,
             stage: Stage::Created,
             report: None,
             trouble: None,
@@ -228,6 +231,25 @@ impl Pod {
             Some(trouble) => self.in_trouble(trouble, out),
             None => self.waits(None, out),
         }
+        self.without_agent(seen, out);
+    }
+
+    /// Without the agent beside it nobody will say that the server serves; one that serves already goes on.
+    fn without_agent(&mut self, seen: &Seen, out: &mut Vec<Effect>) {
+        match self.stage {
+            Stage::Created | Stage::Running if !self.found => {
+                if let Some(report) = sentences::agent_ended(seen) {
+                    self.give_up(report, out);
+                }
+            }
+            Stage::Created | Stage::Running | Stage::Ready | Stage::Ending | Stage::Gone => {}
+        }
+    }
+
+    fn give_up(&mut self, report: ExitReport, out: &mut Vec<Effect>) {
+        self.report = Some(report);
+        self.stage = Stage::Ending;
+        out.push(Effect::Delete(GIVE_UP));
     }
 
     fn waits(&mut self, now: Option<&'static str>, out: &mut Vec<Effect>) {
@@ -241,9 +263,7 @@ impl Pod {
     fn in_trouble(&mut self, trouble: sentences::Trouble, out: &mut Vec<Effect>) {
         let fatal = trouble.fatal && self.stage == Stage::Created;
         if fatal {
-            self.report = Some(trouble.report());
-            self.stage = Stage::Ending;
-            out.push(Effect::Delete(GIVE_UP));
+            self.give_up(trouble.report(), out);
         } else {
             self.waits(Some(trouble.public), out);
             self.warn(trouble.both(), out);
@@ -304,9 +324,7 @@ impl Pod {
                     None => ("its pod was not running in time", String::new()),
                     Some(trouble) => (trouble.public, trouble.private.clone()),
                 };
-                self.report = Some(sentences::report(public, &private));
-                self.stage = Stage::Ending;
-                out.push(Effect::Delete(GIVE_UP));
+                self.give_up(sentences::report(public, &private), out);
             }
             Stage::Running | Stage::Ready | Stage::Ending | Stage::Gone => {}
         }

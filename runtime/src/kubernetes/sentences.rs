@@ -158,6 +158,20 @@ pub(crate) fn ended(seen: &Seen) -> Option<ExitReport> {
     }
 }
 
+/// How the agent beside a server ended, if it has: nobody will say that the server serves.
+pub(crate) fn agent_ended(seen: &Seen) -> Option<ExitReport> {
+    let Container::Ended(ended) = &seen.agent else {
+        return None;
+    };
+    let how = container_ended(ended);
+    let public = format!("its agent ended before its server served: {}", how.summary);
+    // Code and signal would be taken for the server's.
+    Some(ExitReport {
+        stderr_tail: how.stderr_tail,
+        ..report(&public, "")
+    })
+}
+
 /// Whether its node is not there any more to confirm anything.
 pub(crate) fn lost_its_node(seen: &Seen) -> bool {
     seen.said.reason == "NodeLost"

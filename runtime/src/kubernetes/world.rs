@@ -164,10 +164,12 @@ impl World {
         inbox: mpsc::Receiver<Input>,
     ) -> Launched {
         let launched = self.launched(&entry);
+        // Only who made it has orders for its agent, which may take them as soon as it is in the table.
+        let found = entry.orders.lock().is_none();
         let entry = Arc::new(entry);
         // A stray may be met by the watch and by the launch that left it behind at once.
         if self.table.created(Arc::clone(&entry)) {
-            PodTask::start(Arc::clone(self), entry, inbox);
+            PodTask::start(Arc::clone(self), entry, inbox, found);
         }
         launched
     }
