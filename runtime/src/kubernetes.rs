@@ -26,6 +26,8 @@ mod adopt;
 pub mod client;
 mod config;
 mod end;
+#[cfg(test)]
+mod fake;
 pub mod forms;
 mod home;
 mod launch;

@@ -9,13 +9,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
-use kube::api::LogParams;
 use mcp_gateway_api::view::{Endpoint, InstanceSecret, Reach};
-use mcp_gateway_link::protocol::AGENT_SAYS;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,17 +21,14 @@ use super::{
     end::{self, Outcome, Target},
     names::Facts,
     pods::{Effect, Input, Pod, Stage},
-    seen::one_line,
     table::{Drain, Entry, Watched},
-    template::SERVER,
 };
 use crate::process::probe::{NotYet, Probe};
 
-/// Lines read of a server's log, their bytes, characters of each, and how long reading may take.
-const LOG_LINES: i64 = 40;
-const LOG_BYTES: i64 = 64 << 10;
-pub(crate) const LOG_WIDTH: usize = 500;
-const LOG_PATIENCE: Duration = Duration::from_secs(3);
+mod log;
+
+pub(crate) use log::{LOG_WIDTH, logs};
+
 /// How long after its grace a pod is waited for.
 const OVERDUE: Duration = Duration::from_secs(60);
 /// Pace of the probe of a pod without an agent, at first and at most.
@@ -63,13 +57,18 @@ pub(crate) struct PodTask {
 
 impl PodTask {
     /// Begins to look after a pod that is in the table.
-    pub(crate) fn start(world: Arc<World>, entry: Arc<Entry>, inbox: mpsc::Receiver<Input>) {
+    pub(crate) fn start(
+        world: Arc<World>,
+        entry: Arc<Entry>,
+        inbox: mpsc::Receiver<Input>,
+        found: bool,
+    ) {
         let mut watched = entry.watched.subscribe();
         watched.mark_changed();
         let told = entry.told.subscribe();
         let task = Self {
             deadline: Instant::now() + world.launch_deadline,
-            pod: Pod::new(entry.id, entry.facts.form),
+            pod: Pod::new(entry.id, entry.facts.form, found),
             world,
             entry,
             inbox,
@@ -155,7 +154,7 @@ impl PodTask {
                 self.remove();
                 Vec::new()
             }
-            Done::Ended(Outcome::Asked) => Vec::new(),
+            Done::Ended(Outcome::Asked) => self.pod.step(Input::Deleting),
             Done::Ended(Outcome::Gone) => self.pod.step(Input::Gone(None)),
             Done::Ended(Outcome::Theirs) => {
                 tracing::warn!(pod = self.entry.name, "a newer leader ends this pod");
@@ -297,48 +296,5 @@ pub(crate) fn endpoint(
         host: facts.host.as_str().into(),
         path: facts.path.as_str().into(),
         secret: secret.clone(),
-    }
-}
-
-/// The last lines that a pod's server wrote; none if they cannot be read.
-pub(crate) async fn logs(world: &World, name: &str) -> Vec<String> {
-    let params = LogParams {
-        container: Some(SERVER.into()),
-        tail_lines: Some(LOG_LINES),
-        limit_bytes: Some(LOG_BYTES),
-        ..LogParams::default()
-    };
-    match timeout(LOG_PATIENCE, world.pods.logs(name, &params).boxed()).await {
-        Ok(Ok(text)) => last_words(&text),
-        Ok(Err(error)) => {
-            tracing::debug!(pod = name, %error, "its log could not be read");
-            Vec::new()
-        }
-        Err(_) => Vec::new(),
-    }
-}
-
-/// The lines of a server; those of the agent in its container only if there are no others.
-fn last_words(log: &str) -> Vec<String> {
-    let servers = |line: &&str| !line.starts_with(AGENT_SAYS);
-    let shown = |line| one_line(line, LOG_WIDTH);
-    let words: Vec<String> = log.lines().filter(servers).map(shown).collect();
-    if words.is_empty() {
-        return log.lines().map(shown).collect();
-    }
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::last_words;
-
-    #[test]
-    fn an_agents_lines_are_not_among_its_servers_last_words_unless_there_are_no_others() {
-        let agents = "mcp-gateway-agent: INFO home does not welcome us";
-        let both = format!("{agents}\ncannot read config\n{agents}\n");
-        assert_eq!(last_words(&both), ["cannot read config"]);
-        assert_eq!(last_words(agents), [agents]);
-        assert_eq!(last_words(""), [""; 0]);
     }
 }

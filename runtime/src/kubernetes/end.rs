@@ -48,9 +48,21 @@ enum Tried {
     Done(Outcome),
     /// Somebody else changed it meanwhile.
     Changed,
+    /// It was called invalid (422), and which of two things that means is to be seen.
+    Invalid(&'static str, kube::Error),
     /// What was tried, such as `delete pods`, and why it failed.
     Failed(&'static str, kube::Error),
     TimedOut,
+}
+
+/// What a look has shown.
+enum Look {
+    /// There is nothing left to do.
+    Over(Outcome),
+    /// It is there, and ours to end.
+    Here,
+    /// Nothing.
+    Unknown,
 }
 
 /// Marks and deletes; returns when that is done. What only an operator can help is told to `tell`, again and again.
@@ -70,7 +82,7 @@ pub(crate) async fn end(
             Ok(tried) => tried,
             Err(_) => Tried::TimedOut,
         };
-        match tried {
+        match explained(pods, &mut target, tried).await {
             Tried::Done(outcome) => return outcome,
             Tried::Changed => {
                 // The status of a starting pod changes often; what changes for ever must not be asked for at full speed.
@@ -78,13 +90,15 @@ pub(crate) async fn end(
                 if changes > 3 {
                     wait(&mut pause).await;
                 }
-                if let Ok(Some(outcome)) = timeout(CALL, look(pods, &mut target)).await {
+                if let Look::Over(outcome) = look(pods, &mut target).await {
                     return outcome;
                 }
             }
-            Tried::Failed(doing, error) => {
+            Tried::Failed(doing, error) | Tried::Invalid(doing, error) => {
                 tracing::warn!(pod = target.name, %error, "a pod could not be ended; trying again");
-                forbidden(&error, doing).into_iter().for_each(&tell);
+                sentences::not_ended(&error, doing)
+                    .into_iter()
+                    .for_each(&tell);
                 wait(&mut pause).await;
             }
             Tried::TimedOut => {
@@ -153,42 +167,52 @@ fn judge(doing: &'static str, error: kube::Error) -> Tried {
     };
     match status.code {
         404 => Tried::Done(Outcome::Gone),
-        // Changing a UID is "invalid" (422): the name is another pod's by now.
-        409 | 422 => Tried::Changed,
+        // Webhooks answer whatever they like.
+        _ if sentences::is_denied(&status.message) => Tried::Invalid(doing, error),
+        409 => Tried::Changed,
+        422 => Tried::Invalid(doing, error),
         _ => Tried::Failed(doing, error),
     }
 }
 
-/// The sentence for an operator, if asking again alone will not help.
-fn forbidden(error: &kube::Error, doing: &str) -> Option<String> {
-    let kube::Error::Api(status) = error else {
-        return None;
-    };
-    let report = sentences::refused(error, doing, "its namespace");
-    (status.code == 403).then(|| format!("its pod cannot be ended: {}", report.summary))
+/// Changing a UID is "invalid": the name is another pod's by now. If it is not, a policy of the cluster refuses what was
+/// tried, and says so with the same code.
+async fn explained(pods: &Api<Pod>, target: &mut Target, tried: Tried) -> Tried {
+    if !matches!(tried, Tried::Invalid(..)) {
+        return tried;
+    }
+    match look(pods, target).await {
+        Look::Over(outcome) => Tried::Done(outcome),
+        Look::Here => tried,
+        Look::Unknown => Tried::TimedOut,
+    }
 }
 
-/// Looks at it again; says if there is nothing left to do.
-async fn look(pods: &Api<Pod>, target: &mut Target) -> Option<Outcome> {
-    match pods.get_opt(&target.name).await {
-        Ok(None) => Some(Outcome::Gone),
-        Ok(Some(pod)) => {
-            let seen = Seen::of(&pod)?;
-            if seen.uid != target.uid {
-                return Some(Outcome::Gone);
-            }
-            if seen.ended_by.is_some_and(|epoch| epoch > target.epoch) {
-                return Some(Outcome::Theirs);
-            }
-            target.version = seen.version;
-            None
-        }
-        Err(error) => {
+/// Looks at it again.
+async fn look(pods: &Api<Pod>, target: &mut Target) -> Look {
+    let found = match timeout(CALL, pods.get_opt(&target.name)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
             tracing::debug!(pod = target.name, %error, "a pod could not be looked at");
             sleep(AGAIN).await;
-            None
+            return Look::Unknown;
         }
+        Err(_) => return Look::Unknown,
+    };
+    let Some(pod) = found else {
+        return Look::Over(Outcome::Gone);
+    };
+    let Some(seen) = Seen::of(&pod) else {
+        return Look::Unknown;
+    };
+    if seen.uid != target.uid {
+        return Look::Over(Outcome::Gone);
     }
+    if seen.ended_by.is_some_and(|epoch| epoch > target.epoch) {
+        return Look::Over(Outcome::Theirs);
+    }
+    target.version = seen.version;
+    Look::Here
 }
 
 /// Removes a pod in which nothing runs any more: marked and then without waiting for its node.
@@ -201,19 +225,24 @@ pub(crate) async fn bury(pods: &Api<Pod>, target: Target, tell: impl Fn(String))
             Ok(tried) => tried,
             Err(_) => Tried::TimedOut,
         };
-        match tried {
+        match explained(pods, &mut target, tried).await {
             Tried::Done(outcome) => return outcome,
             Tried::Changed => {
-                if let Ok(Some(outcome)) = timeout(CALL, look(pods, &mut target)).await {
+                if let Look::Over(outcome) = look(pods, &mut target).await {
                     return outcome;
                 }
             }
-            Tried::Failed(doing, error) => {
+            Tried::Failed(doing, error) | Tried::Invalid(doing, error) => {
                 tracing::warn!(pod = target.name, %error, "a pod could not be removed; trying again");
-                forbidden(&error, doing).into_iter().for_each(&tell);
+                sentences::not_ended(&error, doing)
+                    .into_iter()
+                    .for_each(&tell);
             }
             Tried::TimedOut => {}
         }
         wait(&mut pause).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,13 +5,12 @@
 //! an earlier try was lost); otherwise the next name is tried. What the API server refuses is told at once; while it is
 //! away it is asked again, so that those who wait have the chance they paid for.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
-use mcp_gateway_api::{backend::EnvValue, failure::ExitReport};
+use mcp_gateway_api::failure::ExitReport;
 use mcp_gateway_link::token::LaunchToken;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -24,7 +23,9 @@ use super::{
 };
 use crate::{LaunchOrder, Launched};
 
-/// How long an API server that is away is asked.
+mod sources;
+
+/// How long an API server that is away is asked for one launch.
 const PATIENCE: Duration = Duration::from_secs(50);
 /// From one try to the next.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -41,7 +42,8 @@ enum Tried {
 /// Makes the pod.
 pub(crate) async fn launch(world: &Arc<World>, order: LaunchOrder) -> Result<Launched, ExitReport> {
     let form = forms::choose(&order.backend.launch, world.abilities).map_err(unmakeable)?;
-    check_sources(world, &order).await?;
+    let until = Instant::now() + PATIENCE;
+    sources::check(world, &order, until).await?;
     let installation = world.settings.installation.as_str();
     let slot_hash = names::slot_hash(installation, &order.slot);
     let name = |number| names::pod_name(installation, &order.slot, 0, number);
@@ -59,14 +61,15 @@ pub(crate) async fn launch(world: &Arc<World>, order: LaunchOrder) -> Result<Lau
         };
         let template =
             Template::render(&order, form, &world.settings, place).map_err(unmakeable)?;
-        match create(world, &template).await? {
-            Tried::Made(pod, token) => {
-                let launched = world.take_in_new(&pod, &template, &order, token);
-                reserved.used();
-                return launched.ok_or_else(|| unmakeable("its pod has no UID".into()));
-            }
-            Tried::Taken => least = number + 1,
+        let tried = create(world, &template, until).await;
+        if let Ok(Tried::Made(pod, token)) = tried {
+            let launched = world.take_in_new(&pod, &template, &order, token);
+            reserved.used();
+            return launched.ok_or_else(|| unmakeable("its pod has no UID".into()));
         }
+        reserved.given_back();
+        tried?;
+        least = number + 1;
     }
     Err(unmakeable(format!(
         "{NAMES} names for its pod were all taken"
@@ -84,13 +87,22 @@ fn unmakeable(why: String) -> ExitReport {
 
 /// A name that is given back unless it was used.
 struct Reserved<'a> {
-    world: &'a World,
+    world: &'a Arc<World>,
     name: Option<String>,
 }
 
 impl Reserved<'_> {
     fn used(mut self) {
         self.name = None;
+    }
+
+    /// Nothing came of it here. A pod of that name that was seen meanwhile is nobody's else: nobody would look after it.
+    fn given_back(mut self) {
+        if let Some(name) = self.name.take()
+            && let Some(pod) = self.world.table.not_created(&name)
+        {
+            self.world.take_in_stray(&pod);
+        }
     }
 }
 
@@ -102,49 +114,95 @@ impl Drop for Reserved<'_> {
     }
 }
 
-async fn create(world: &World, template: &Template) -> Result<Tried, ExitReport> {
+async fn create(world: &World, template: &Template, until: Instant) -> Result<Tried, ExitReport> {
     let token = world.key.launch_token(&template.name);
     let encoded = URL_SAFE_NO_PAD.encode(token.as_bytes());
     let pod = template.pod(&encoded).map_err(unmakeable)?;
-    let until = Instant::now() + PATIENCE;
-    let mut pause = AGAIN;
+    let params = PostParams::default();
+    let mut patience = Patience::new(until);
+    let mut lost = false;
     loop {
-        let params = PostParams::default();
-        let error = match timeout(end::CALL, world.pods.create(&params, &pod)).await {
-            Ok(Ok(made)) => return Ok(Tried::Made(Box::new(made), token)),
-            Ok(Err(kube::Error::Api(status)))
-                if status.code == 409 && status.reason == "AlreadyExists" =>
-            {
-                match existing(world, template).await {
-                    Ok(Some(tried)) => return Ok(tried),
-                    Ok(None) => None,
-                    Err(error) => Some(error),
+        let mut failed = match asked(world.pods.create(&params, &pod)).await {
+            Ok(made) => return Ok(Tried::Made(Box::new(made), token)),
+            Err(failed) => failed,
+        };
+        let refused = failed.as_ref().is_some_and(is_final);
+        lost |= !refused && may_be_done(failed.as_ref());
+        let over = patience.is_over();
+        let mut last = refused || over;
+        // What is refused may be there all the same: an earlier try made it, and it is what uses the quota up.
+        if is_taken(failed.as_ref()) || (lost && last) {
+            match asked(existing(world, template)).await {
+                Ok(Some(tried)) => return Ok(tried),
+                Ok(None) => {}
+                Err(unseen) => {
+                    last = over;
+                    failed = if refused { failed } else { unseen };
                 }
             }
-            Ok(Err(error)) if is_final(&error) => {
-                return Err(sentences::refused(
-                    &error,
-                    "create pods",
-                    &world.settings.namespace,
-                ));
-            }
-            Ok(Err(error)) => Some(error),
-            Err(_) => None,
-        };
-        if Instant::now() >= until {
-            return Err(error.map_or_else(
-                || sentences::report("the Kubernetes API server did not answer", ""),
-                |error| sentences::refused(&error, "create pods", &world.settings.namespace),
-            ));
+        }
+        if last {
+            return Err(given_up(world, failed, "create pods"));
         }
         tracing::warn!(
             pod = template.name,
-            error = error.map(tracing::field::display),
+            error = failed.map(tracing::field::display),
             "a pod could not be created; trying again"
         );
-        sleep(pause).await;
-        pause = (pause * 2).min(AGAIN_AT_MOST);
+        patience.wait().await;
     }
+}
+
+/// How long and how fast the same is asked.
+struct Patience {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new(until: Instant) -> Self {
+        Self {
+            until,
+            pause: AGAIN,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    async fn wait(&mut self) {
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(AGAIN_AT_MOST);
+    }
+}
+
+fn given_up(world: &World, failed: Option<kube::Error>, doing: &str) -> ExitReport {
+    failed.map_or_else(
+        || sentences::report("the Kubernetes API server did not answer", ""),
+        |error| sentences::refused(&error, doing, &world.settings.namespace),
+    )
+}
+
+/// One call; an error of `None` is no answer in time.
+async fn asked<T>(
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Option<kube::Error>> {
+    match timeout(end::CALL, call).await {
+        Ok(answered) => answered.map_err(Some),
+        Err(_) => Err(None),
+    }
+}
+
+/// Whether the name is a pod's already.
+fn is_taken(failed: Option<&kube::Error>) -> bool {
+    matches!(failed, Some(kube::Error::Api(status))
+        if status.code == 409 && status.reason == "AlreadyExists")
+}
+
+/// Whether the API server may have done it though it did not say so: only a refusal is an answer.
+fn may_be_done(failed: Option<&kube::Error>) -> bool {
+    !matches!(failed, Some(kube::Error::Api(status)) if status.code < 500)
 }
 
 /// Whether asking again would be of no use: the API server has looked at it and said no.
@@ -182,78 +240,6 @@ async fn existing(world: &World, template: &Template) -> Result<Option<Tried>, k
     }))
 }
 
-/// Secrets and `ConfigMap`s are usable only if labelled for the backend or the tenant: whoever may write documents must
-/// not read by them what they could not read otherwise.
-async fn check_sources(world: &World, order: &LaunchOrder) -> Result<(), ExitReport> {
-    let mut named: BTreeSet<(&'static str, &str, bool)> = BTreeSet::new();
-    for var in &order.backend.launch.env {
-        match &var.value {
-            EnvValue::FromSecret(key) => named.insert(("Secret", &key.name, key.optional)),
-            EnvValue::FromConfigMap(key) => named.insert(("ConfigMap", &key.name, key.optional)),
-            EnvValue::Literal(_) | EnvValue::FromEnv(_) => false,
-        };
-    }
-    let checks = named
-        .into_iter()
-        .map(|(kind, name, optional)| check_source(world, order, kind, name, optional));
-    match timeout(end::CALL, try_join_all(checks)).await {
-        Ok(checked) => checked.map(|_| ()),
-        Err(_) => Err(sentences::report(
-            "the Kubernetes API server did not answer",
-            "",
-        )),
-    }
-}
-
-async fn check_source(
-    world: &World,
-    order: &LaunchOrder,
-    kind: &'static str,
-    name: &str,
-    optional: bool,
-) -> Result<(), ExitReport> {
-    let found = match kind {
-        "Secret" => world
-            .secrets
-            .get_metadata_opt(name)
-            .await
-            .map(|found| found.map(|o| o.metadata)),
-        _ => world
-            .config_maps
-            .get_metadata_opt(name)
-            .await
-            .map(|found| found.map(|o| o.metadata)),
-    };
-    let (backend, tenant) = (&order.backend.name, &order.tenant);
-    let namespace = &world.settings.namespace;
-    match found {
-        Ok(Some(meta)) => {
-            let shared = order.slot.owner == mcp_gateway_api::slot::Owner::Nobody;
-            let theirs = (!shared).then_some(tenant);
-            if names::may_use(&meta.labels.unwrap_or_default(), backend, theirs) {
-                return Ok(());
-            }
-            Err(sentences::report(
-                &format!("a {kind} that it refers to is not labelled for it"),
-                &format!(
-                    "the {kind} {name} needs the label {}={backend} or {}={tenant}",
-                    names::BACKEND,
-                    names::TENANT
-                ),
-            ))
-        }
-        Ok(None) if optional => Ok(()),
-        Ok(None) => Err(sentences::report(
-            &format!("a {kind} that it refers to does not exist"),
-            &format!("there is no {kind} {name} in namespace {namespace}"),
-        )),
-        Err(error) => {
-            let doing = format!("get {}s", kind.to_lowercase());
-            Err(sentences::refused(&error, &doing, namespace))
-        }
-    }
-}
-
 /// What a new pod's agent is to be told.
 pub(crate) fn orders_of(
     world: &World,
@@ -270,3 +256,6 @@ pub(crate) fn orders_of(
         world.settings.max_body,
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,8 @@ pub(crate) enum Stage {
 pub(crate) enum Input {
     /// Its state in the API server.
     Seen(Box<Seen>),
+    /// The API server has begun to delete it, as we asked.
+    Deleting,
     /// It is no longer in the API server; its last state, if that was told.
     Gone(Option<Box<Seen>>),
     /// Its agent has called home.
@@ -85,6 +87,8 @@ pub(crate) enum Effect {
 pub(crate) struct Pod {
     id: InstanceId,
     form: Form,
+    /// A leader before this one may have made it, and heard then that it serves.
+    found: bool,
     stage: Stage,
     report: Option<ExitReport>,
     /// What last kept it from running, for the report of a start that took too long.
@@ -96,15 +100,18 @@ pub(crate) struct Pod {
     warnings: Vec<String>,
     probing: bool,
     told: bool,
+    /// The API server is deleting it: what is waited for is its node.
+    deleting: bool,
     buried: bool,
     said_running: bool,
 }
 
 impl Pod {
-    pub(crate) fn new(id: InstanceId, form: Form) -> Self {
+    pub(crate) fn new(id: InstanceId, form: Form, found: bool) -> Self {
         Self {
             id,
             form,
+            found,
             stage: Stage::Created,
             report: None,
             trouble: None,
@@ -113,6 +120,7 @@ impl Pod {
             warnings: Vec::new(),
             probing: false,
             told: false,
+            deleting: false,
             buried: false,
             said_running: false,
         }
@@ -137,6 +145,7 @@ impl Pod {
         let mut out = Vec::new();
         match input {
             Input::Seen(seen) => self.seen(&seen, &mut out),
+            Input::Deleting => self.deleting = true,
             Input::Gone(last) => self.gone(last.as_deref(), &mut out),
             Input::Hello => self.hello(&mut out),
             Input::AgentRuns => self.runs(&mut out),
@@ -189,6 +198,7 @@ impl Pod {
     }
 
     fn seen(&mut self, seen: &Seen, out: &mut Vec<Effect>) {
+        self.deleting |= seen.deleting;
         if self.stage == Stage::Ending {
             if self.report.is_none() && !self.told {
                 self.report = sentences::ended(seen);
@@ -221,6 +231,25 @@ impl Pod {
             Some(trouble) => self.in_trouble(trouble, out),
             None => self.waits(None, out),
         }
+        self.without_agent(seen, out);
+    }
+
+    /// Without the agent beside it nobody will say that the server serves; one that serves already goes on.
+    fn without_agent(&mut self, seen: &Seen, out: &mut Vec<Effect>) {
+        match self.stage {
+            Stage::Created | Stage::Running if !self.found => {
+                if let Some(report) = sentences::agent_ended(seen) {
+                    self.give_up(report, out);
+                }
+            }
+            Stage::Created | Stage::Running | Stage::Ready | Stage::Ending | Stage::Gone => {}
+        }
+    }
+
+    fn give_up(&mut self, report: ExitReport, out: &mut Vec<Effect>) {
+        self.report = Some(report);
+        self.stage = Stage::Ending;
+        out.push(Effect::Delete(GIVE_UP));
     }
 
     fn waits(&mut self, now: Option<&'static str>, out: &mut Vec<Effect>) {
@@ -234,9 +263,7 @@ impl Pod {
     fn in_trouble(&mut self, trouble: sentences::Trouble, out: &mut Vec<Effect>) {
         let fatal = trouble.fatal && self.stage == Stage::Created;
         if fatal {
-            self.report = Some(trouble.report());
-            self.stage = Stage::Ending;
-            out.push(Effect::Delete(GIVE_UP));
+            self.give_up(trouble.report(), out);
         } else {
             self.waits(Some(trouble.public), out);
             self.warn(trouble.both(), out);
@@ -297,9 +324,7 @@ impl Pod {
                     None => ("its pod was not running in time", String::new()),
                     Some(trouble) => (trouble.public, trouble.private.clone()),
                 };
-                self.report = Some(sentences::report(public, &private));
-                self.stage = Stage::Ending;
-                out.push(Effect::Delete(GIVE_UP));
+                self.give_up(sentences::report(public, &private), out);
             }
             Stage::Running | Stage::Ready | Stage::Ending | Stage::Gone => {}
         }
@@ -307,8 +332,11 @@ impl Pod {
 
     fn overdue(&mut self, out: &mut Vec<Effect>) {
         if self.stage == Stage::Ending && !self.buried {
-            let text =
-                "its node does not confirm that it has ended; its pod is removed all the same";
+            let text = if self.deleting {
+                "its node does not confirm that it has ended; its pod is removed all the same"
+            } else {
+                "its pod could not be ended in time; it is removed without waiting for its node"
+            };
             self.warn(text.into(), out);
             self.bury(false, out);
         }

@@ -158,6 +158,20 @@ pub(crate) fn ended(seen: &Seen) -> Option<ExitReport> {
     }
 }
 
+/// How the agent beside a server ended, if it has: nobody will say that the server serves.
+pub(crate) fn agent_ended(seen: &Seen) -> Option<ExitReport> {
+    let Container::Ended(ended) = &seen.agent else {
+        return None;
+    };
+    let how = container_ended(ended);
+    let public = format!("its agent ended before its server served: {}", how.summary);
+    // Code and signal would be taken for the server's.
+    Some(ExitReport {
+        stderr_tail: how.stderr_tail,
+        ..report(&public, "")
+    })
+}
+
 /// Whether its node is not there any more to confirm anything.
 pub(crate) fn lost_its_node(seen: &Seen) -> bool {
     seen.said.reason == "NodeLost"
@@ -223,6 +237,35 @@ fn container_ended(ended: &Ended) -> ExitReport {
     }
 }
 
+/// Whether a policy or a webhook refused it. Policies answer 422 unless they say otherwise, webhooks whatever they like.
+pub(crate) fn is_denied(message: &str) -> bool {
+    message.contains("denied request") || message.contains("denied the request")
+}
+
+fn has_no_right(message: &str) -> bool {
+    message.contains("cannot ") && message.contains("User ")
+}
+
+fn no_right(doing: &str) -> String {
+    format!("the gateway's service account may not {doing} (RBAC)")
+}
+
+/// That a pod cannot be ended, and why, if asking again alone will not help; `doing` is what was refused.
+pub(crate) fn not_ended(error: &kube::Error, doing: &str) -> Option<String> {
+    let kube::Error::Api(status) = error else {
+        return None;
+    };
+    let why = match status.code {
+        403 if has_no_right(&status.message) => no_right(doing),
+        _ if is_denied(&status.message) => {
+            format!("an admission rule of the cluster does not let the gateway {doing}")
+        }
+        403 | 422 => format!("the Kubernetes API server does not let the gateway {doing}"),
+        _ => return None,
+    };
+    Some(format!("its pod cannot be ended: {why}"))
+}
+
 /// Why the API server refused something; `doing` is what was tried, such as `create pods`.
 pub(crate) fn refused(error: &kube::Error, doing: &str, namespace: &str) -> ExitReport {
     let kube::Error::Api(status) = error else {
@@ -243,11 +286,8 @@ pub(crate) fn refused(error: &kube::Error, doing: &str, namespace: &str) -> Exit
         403 if says("is being terminated") || says("forbidden: unable to create new content") => {
             "the namespace for its pod is being deleted".to_owned()
         }
-        403 if says("cannot ") && says("User ") => {
-            format!("the gateway's service account may not {doing} (RBAC)")
-        }
-        // Policies answer 422 unless they say otherwise, webhooks whatever they like.
-        _ if says("denied request") || says("denied the request") => {
+        403 if has_no_right(message) => no_right(doing),
+        _ if is_denied(message) => {
             "an admission rule of the cluster does not admit its pod".to_owned()
         }
         400 | 403 if says("admission") => {

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use k8s_openapi::api::core::v1::Pod;
 use mcp_gateway_api::{ids::InstanceId, view::InstanceSecret};
 use mcp_gateway_link::token::LaunchToken;
 use parking_lot::Mutex;
@@ -52,13 +53,21 @@ pub(crate) struct Entry {
     pub(crate) agent: watch::Sender<Option<Drain>>,
 }
 
+/// The last event of a pod that came before the answer of the create call.
+#[derive(Debug)]
+struct Early {
+    id: InstanceId,
+    watched: Watched,
+    /// The pod itself, in case the call is not answered at all.
+    pod: Option<Box<Pod>>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     by_id: HashMap<InstanceId, Arc<Entry>>,
     /// Names being created.
     creating: HashMap<String, (String, u64)>,
-    /// Events that came before the answer of the create call.
-    early: HashMap<String, (InstanceId, Watched)>,
+    early: HashMap<String, Early>,
     numbers: HashMap<String, BTreeSet<u64>>,
 }
 
@@ -102,31 +111,37 @@ impl Table {
         next
     }
 
-    /// The create call was answered: the pod exists.
-    pub(crate) fn created(&self, entry: Arc<Entry>) {
+    /// The create call was answered, or the pod was found: it exists. `false` if it is here already.
+    pub(crate) fn created(&self, entry: Arc<Entry>) -> bool {
         let mut inner = self.inner.lock();
         inner.creating.remove(&entry.name);
-        if let Some((id, early)) = inner.early.remove(&entry.name)
-            && id == entry.id
+        if let Some(early) = inner.early.remove(&entry.name)
+            && early.id == entry.id
         {
-            entry.watched.send_replace(early);
+            entry.watched.send_replace(early.watched);
         }
         let numbers = inner.numbers.entry(entry.slot_hash.clone()).or_default();
         numbers.insert(entry.facts.number);
-        inner.by_id.insert(entry.id, entry);
+        let new = !inner.by_id.contains_key(&entry.id);
+        if new {
+            inner.by_id.insert(entry.id, entry);
+        }
         drop(inner);
         self.answered.send_modify(|n| *n += 1);
+        new
     }
 
-    /// The create call failed.
-    pub(crate) fn not_created(&self, name: &str) {
+    /// The create call failed. Gives the pod of that name that was seen all the same: the call's answer was lost, or
+    /// somebody else made it.
+    pub(crate) fn not_created(&self, name: &str) -> Option<Box<Pod>> {
         let mut inner = self.inner.lock();
-        inner.early.remove(name);
+        let early = inner.early.remove(name);
         if let Some((slot, number)) = inner.creating.remove(name) {
             free(&mut inner.numbers, &slot, number);
         }
         drop(inner);
         self.answered.send_modify(|n| *n += 1);
+        early?.pod
     }
 
     /// Its `Exited` was said.
@@ -155,14 +170,18 @@ impl Table {
     }
 
     /// The watch saw a pod.
-    pub(crate) fn seen(&self, seen: Seen) -> Verdict {
+    pub(crate) fn seen(&self, seen: Seen, pod: &Pod) -> Verdict {
         let mut inner = self.inner.lock();
         if let Some(entry) = inner.by_id.get(&seen.id) {
             entry.watched.send_replace(Watched::Here(Arc::new(seen)));
             return Verdict::Known;
         }
         if inner.creating.contains_key(&seen.name) {
-            let early = (seen.id, Watched::Here(Arc::new(seen.clone())));
+            let early = Early {
+                id: seen.id,
+                watched: Watched::Here(Arc::new(seen.clone())),
+                pod: Some(Box::new(pod.clone())),
+            };
             inner.early.insert(seen.name, early);
             return Verdict::Known;
         }
@@ -179,7 +198,12 @@ impl Table {
             && inner.creating.contains_key(&seen.name)
         {
             let name = seen.name.clone();
-            inner.early.insert(name, (id, Watched::Gone(Some(seen))));
+            let early = Early {
+                id,
+                watched: Watched::Gone(Some(seen)),
+                pod: None,
+            };
+            inner.early.insert(name, early);
         }
     }
 }

@@ -38,10 +38,10 @@ pub(crate) async fn run(world: Arc<World>, pods: Api<Pod>) {
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                if away {
+                if away && shows_that_it_works(&event) {
                     tracing::info!("the pods are watched again");
+                    (pause, away) = (AGAIN, false);
                 }
-                (pause, away) = (AGAIN, false);
                 handle(&world, &mut listing, event);
             }
             Err(error) => {
@@ -53,6 +53,14 @@ pub(crate) async fn run(world: Arc<World>, pods: Api<Pod>) {
                 pause = (pause * 2).min(AGAIN_AT_MOST);
             }
         }
+    }
+}
+
+/// Whether an event came from the API server: a list is announced before it is asked for.
+fn shows_that_it_works(event: &Event<Pod>) -> bool {
+    match event {
+        Event::Init => false,
+        Event::InitApply(_) | Event::InitDone | Event::Apply(_) | Event::Delete(_) => true,
     }
 }
 
@@ -71,7 +79,7 @@ fn handle(world: &Arc<World>, listing: &mut Option<Listing>, event: Event<Pod>) 
             if let Some(listing) = listing {
                 listing.present.insert(seen.id);
             }
-            match world.table.seen(seen) {
+            match world.table.seen(seen, &pod) {
                 Verdict::Known => {}
                 Verdict::Stray => world.take_in_stray(&pod),
             }
@@ -90,3 +98,6 @@ fn handle(world: &Arc<World>, listing: &mut Option<Listing>, event: Event<Pod>) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

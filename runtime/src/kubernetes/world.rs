@@ -164,9 +164,13 @@ impl World {
         inbox: mpsc::Receiver<Input>,
     ) -> Launched {
         let launched = self.launched(&entry);
+        // Only who made it has orders for its agent, which may take them as soon as it is in the table.
+        let found = entry.orders.lock().is_none();
         let entry = Arc::new(entry);
-        self.table.created(Arc::clone(&entry));
-        PodTask::start(Arc::clone(self), entry, inbox);
+        // A stray may be met by the watch and by the launch that left it behind at once.
+        if self.table.created(Arc::clone(&entry)) {
+            PodTask::start(Arc::clone(self), entry, inbox, found);
+        }
         launched
     }
 
@@ -202,7 +206,8 @@ impl World {
         })
     }
 
-    /// A pod of this installation that nobody here made: the autoscaler hears of it and ends what it does not know.
+    /// A pod of this installation of which no launch here knows: the autoscaler hears of it and ends what it does not
+    /// know.
     pub(crate) fn take_in_stray(self: &Arc<Self>, pod: &Pod) {
         let newer = Seen::of(pod).and_then(|seen| seen.ended_by);
         if newer.is_some_and(|epoch| epoch > self.epoch) {
@@ -211,7 +216,9 @@ impl World {
         if let Some(found) = self.take_in_found(pod)
             && let Some(entry) = self.table.get(found.launched.instance)
         {
-            let text = "a leader before this one made its pod".to_owned();
+            let text =
+                "its pod was made by a leader before this one, or the API server's answer was lost"
+                    .to_owned();
             let _ = entry.inbox.try_send(Input::Warns(text));
         }
     }

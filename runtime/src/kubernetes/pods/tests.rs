@@ -79,7 +79,7 @@ fn said(effects: &[Effect]) -> String {
 
 /// Plays inputs; gives what was said and done, one word for each.
 fn play(form: Form, inputs: Vec<Input>) -> Vec<String> {
-    let mut pod = Pod::new(ID, form);
+    let mut pod = Pod::new(ID, form, false);
     inputs
         .into_iter()
         .map(|input| said(&pod.step(input)))
@@ -148,6 +148,57 @@ fn an_agent_beside_a_server_whose_image_is_missing_does_not_hide_that() {
     assert_eq!(words, ["", "x", "E"]);
 }
 
+fn without_agent(seen: &mut Seen) {
+    running(seen);
+    seen.agent = ended(1);
+}
+
+#[test]
+fn a_start_whose_agent_ends_before_the_server_serves_is_given_up_and_says_so() {
+    for hello in [vec![], vec![Input::Hello]] {
+        let mut pod = Pod::new(ID, Form::Sidecar, false);
+        let inputs = [here(running), here(without_agent), Input::Gone(None)];
+        let effects: Vec<Effect> = hello
+            .into_iter()
+            .chain(inputs)
+            .flat_map(|input| pod.step(input))
+            .collect();
+        assert_eq!(said(&effects), "RxE");
+        let Some(Effect::Say(RuntimeEvent::Exited(_, report))) = effects.last() else {
+            panic!("{effects:?}");
+        };
+        assert!(report.summary.contains("its agent ended"), "{report:?}");
+    }
+    // The server has not even begun, and has a better reason.
+    let missing = here(|seen| {
+        seen.server = waiting("ErrImageNeverPull");
+        seen.agent = ended(1);
+    });
+    let mut pod = Pod::new(ID, Form::Sidecar, false);
+    assert_eq!(said(&pod.step(missing)), "x");
+    let last = pod.step(Input::Gone(None));
+    assert!(matches!(
+        last.as_slice(),
+        [Effect::Say(RuntimeEvent::Exited(_, report))] if report.summary.contains("image")
+    ));
+}
+
+#[test]
+fn an_agent_that_ends_when_its_server_serves_ends_nothing() {
+    let words = play(
+        Form::Sidecar,
+        vec![
+            here(running),
+            Input::Serves(endpoint()),
+            here(without_agent),
+        ],
+    );
+    assert_eq!(words, ["R", "S", ""]);
+    // It may serve since long ago, and activators know of that.
+    let mut found = Pod::new(ID, Form::Sidecar, true);
+    assert_eq!(said(&found.step(here(without_agent))), "R");
+}
+
 #[test]
 fn what_can_never_run_is_given_up_and_what_may_is_waited_for() {
     let fatal = play(
@@ -164,7 +215,7 @@ fn what_can_never_run_is_given_up_and_what_may_is_waited_for() {
         Input::LaunchDeadline,
         Input::Gone(None),
     ];
-    let mut pod = Pod::new(ID, Form::None);
+    let mut pod = Pod::new(ID, Form::None, false);
     let effects: Vec<Effect> = patient
         .into_iter()
         .flat_map(|input| pod.step(input))
@@ -212,6 +263,30 @@ fn a_pod_that_somebody_else_deletes_is_waited_for() {
     assert_eq!(words, ["Rp", "", "Wb", "", "E"]);
 }
 
+#[test]
+fn a_node_is_blamed_only_for_what_it_was_asked() {
+    for (asked, words) in [
+        (Some(Input::Deleting), "node does not confirm"),
+        (
+            Some(here(|seen| seen.deleting = true)),
+            "node does not confirm",
+        ),
+        (None, "could not be ended in time"),
+    ] {
+        let mut pod = Pod::new(ID, Form::None, false);
+        let told = [here(running), Input::Terminate(GRACE)];
+        told.into_iter().chain(asked).for_each(|input| {
+            pod.step(input);
+        });
+        match pod.step(Input::Overdue).first() {
+            Some(Effect::Say(RuntimeEvent::Warning(_, text))) => {
+                assert!(text.contains(words), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         Just(here(|_| {})),
@@ -219,7 +294,9 @@ fn input() -> impl Strategy<Value = Input> {
         Just(here(|seen| seen.server = waiting("ImagePullBackOff"))),
         Just(here(|seen| seen.server = ended(1))),
         Just(here(|seen| seen.over = true)),
+        Just(here(without_agent)),
         Just(here(|seen| seen.deleting = true)),
+        Just(Input::Deleting),
         Just(Input::Gone(None)),
         Just(Input::Hello),
         Just(Input::AgentRuns),

@@ -139,6 +139,36 @@ fn each_end_has_its_sentence() {
 }
 
 #[test]
+fn an_agent_that_ended_has_its_sentence_which_is_not_its_servers() {
+    let end = |code: i32, reason: &str, message: &str| {
+        let mut seen = seen();
+        seen.server = Container::Running;
+        seen.agent = Container::Ended(Ended {
+            code,
+            signal: None,
+            said: said(reason, message),
+            ran: true,
+        });
+        assert_eq!(ended(&seen), None);
+        agent_ended(&seen).expect("an end")
+    };
+    let report = end(0, "Completed", "");
+    assert_eq!(
+        report.summary,
+        "its agent ended before its server served: it exited with code 0"
+    );
+    let report = end(137, "OOMKilled", "memory of 64Mi");
+    assert!(
+        report
+            .summary
+            .ends_with("memory than its limit and was killed")
+    );
+    assert_eq!((report.code, report.signal), (None, None));
+    assert!(report.stderr_tail[0].contains("64Mi"));
+    assert_eq!(agent_ended(&seen()), None);
+}
+
+#[test]
 fn a_server_that_could_not_begin_for_want_of_the_agent_is_not_blamed_for_it() {
     let of = |code: i32, reason: &str, ran: bool| {
         Container::Ended(Ended {
