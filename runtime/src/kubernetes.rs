@@ -5,7 +5,7 @@
 //! was marked with our epoch, so neither another pod of the same name nor one that a newer leader has taken over is hit.
 //! Nothing here decides when to start, stop or try again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,6 +15,7 @@ use mcp_gateway_api::{
     ids::{DnsLabel, InstanceId},
 };
 use mcp_gateway_link::HOME_NAME;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::config::{Home, KubernetesConfig, OpenError, Owners};
@@ -42,6 +43,9 @@ mod template;
 mod watch;
 mod world;
 
+/// How long the API server may take for each of the two answers that a runtime begins with.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// The Kubernetes runtime. Closing it, which dropping it does too, leaves its pods alone: whoever opens the next one finds
 /// them.
 #[derive(Debug)]
@@ -68,19 +72,14 @@ impl KubernetesRuntime {
         let tls = config.home.authority.issue(HOME_NAME)?.server_tls();
         let image_volumes = match config.image_volumes {
             Some(stated) => stated,
-            None => has_image_volumes(&config.writes).await,
+            None => has_image_volumes(&config.writes, &config.namespace).await?,
         };
         let watched: Api<Pod> = Api::namespaced(config.watches.clone(), &config.namespace);
         let (listener, world, events) = World::new(config, image_volumes);
         let world = Arc::new(world);
         let params = ListParams::default().labels(&names::selector(&world.settings.installation));
-        let listed = world.pods.list(&params).await.map_err(|source| {
-            let report = sentences::refused(&source, "list pods", &world.settings.namespace);
-            OpenError::Pods {
-                sentence: report.summary,
-                source,
-            }
-        })?;
+        let listing = world.pods.list(&params);
+        let listed = answered("list pods", &world.settings.namespace, listing).await?;
         let found = listed
             .items
             .iter()
@@ -116,17 +115,37 @@ impl KubernetesRuntime {
     }
 }
 
-/// Kubernetes 1.35 turned them on; whether the container runtime has them nobody says beforehand.
-async fn has_image_volumes(client: &kube::Client) -> bool {
-    let Ok(version) = client.apiserver_version().await else {
-        return false;
+/// What the API server answers, which it must in time: a leader that cannot begin is to say so and try again.
+async fn answered<T>(
+    doing: &str,
+    namespace: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, OpenError> {
+    let done = timeout(ANSWER, call).await;
+    let done = done.unwrap_or_else(|late| Err(kube::Error::Service(late.into())));
+    done.map_err(|source| OpenError::Pods {
+        sentence: sentences::refused(&source, doing, namespace).summary,
+        source,
+    })
+}
+
+/// Kubernetes 1.35 turned them on; whether the container runtime has them nobody says beforehand. Who may not ask has none.
+async fn has_image_volumes(client: &kube::Client, namespace: &str) -> Result<bool, OpenError> {
+    let asked = answered("read the version", namespace, client.apiserver_version()).await;
+    let version = match asked {
+        Ok(version) => version,
+        Err(OpenError::Pods {
+            source: kube::Error::Api(status),
+            ..
+        }) if status.code < 500 => return Ok(false),
+        Err(error) => return Err(error),
     };
     let number = |text: &str| {
         text.trim_end_matches(|c: char| !c.is_ascii_digit())
             .parse()
             .unwrap_or(0)
     };
-    (number(&version.major), number(&version.minor)) >= (1_u32, 35_u32)
+    Ok((number(&version.major), number(&version.minor)) >= (1_u32, 35_u32))
 }
 
 #[async_trait]

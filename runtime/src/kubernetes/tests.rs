@@ -1,14 +1,15 @@
 //! The runtime against an API server that lists no pods, and never answers who makes one.
 
-use std::{convert::Infallible, net::Ipv4Addr, time::Duration};
+use std::{convert::Infallible, net::Ipv4Addr};
 
 use http::{Method, Request, Response};
 use kube::client::Body;
 use mcp_gateway_link::{Authority, token::HomeKey};
 use serde_json::json;
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{net::TcpListener, sync::mpsc};
 
 use super::{
+    fake::{Answer, api, status},
     template::tests::{launch, order},
     *,
 };
@@ -40,14 +41,8 @@ fn silent() -> (kube::Client, mpsc::Receiver<Method>) {
 #[tokio::test]
 async fn a_runtime_that_is_closed_makes_nothing_more_though_a_launch_still_holds_it() {
     let (client, mut silence) = silent();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let advertise = vec![listener.local_addr().unwrap()];
-    let home = Home {
-        listener,
-        advertise: advertise.clone(),
-        authority: Arc::new(Authority::generate().unwrap()),
-        key: HomeKey::random(),
-    };
+    let home = home().await;
+    let advertise = home.advertise.clone();
     let config = KubernetesConfig {
         image_volumes: Some(true),
         ..KubernetesConfig::new((client.clone(), client), "mcp", "test", home)
@@ -78,4 +73,42 @@ async fn a_runtime_that_is_closed_makes_nothing_more_though_a_launch_still_holds
         .expect("the next leader may listen");
     drop(runtime);
     assert!(events.recv().await.is_none(), "nothing is said any more");
+}
+
+/// A home that nobody calls.
+async fn home() -> Home {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    Home {
+        advertise: vec![listener.local_addr().unwrap()],
+        listener,
+        authority: Arc::new(Authority::generate().unwrap()),
+        key: HomeKey::random(),
+    }
+}
+
+/// A leader that took a moment of silence for an old cluster would refuse `agent: imageVolume` for its whole term.
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_does_not_say_its_version_in_time_is_no_old_one() {
+    for answer in [
+        || Answer::Silent,
+        || status(503, "ServiceUnavailable", "no"),
+    ] {
+        let (client, asked) = api(move |_, _| answer());
+        let config = KubernetesConfig::new((client.clone(), client), "mcp", "test", home().await);
+        let opened = KubernetesRuntime::open(config).await;
+        assert!(matches!(opened, Err(OpenError::Pods { .. })), "{opened:?}");
+        assert_eq!(asked.lock().len(), 1, "{:?}", asked.lock());
+    }
+    let (client, asked) = api(|line, _| match line.contains("/version") {
+        true => status(403, "Forbidden", "no"),
+        false => status(503, "ServiceUnavailable", "no"),
+    });
+    let config = KubernetesConfig::new((client.clone(), client), "mcp", "test", home().await);
+    assert!(KubernetesRuntime::open(config).await.is_err());
+    assert_eq!(
+        asked.lock().len(),
+        2,
+        "who may not ask goes on without: {:?}",
+        asked.lock()
+    );
 }
