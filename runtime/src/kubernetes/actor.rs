@@ -253,7 +253,7 @@ pub(crate) fn target(entry: &Entry, epoch: u64) -> Target {
         version: last
             .as_ref()
             .map_or_else(String::new, |seen| seen.version.clone()),
-        ended_by: last.and_then(|seen| seen.ended_by),
+        marked_by: last.and_then(|seen| seen.marked_by),
         epoch,
     }
 }

@@ -49,7 +49,7 @@ pub(crate) async fn adopt(pods: &Api<Pod>, mut target: Target) -> bool {
 }
 
 async fn mark(pods: &Api<Pod>, target: &Target) -> Result<bool, kube::Error> {
-    if target.ended_by.is_some_and(|epoch| epoch > target.epoch) {
+    if target.marked_by.is_some_and(|epoch| epoch > target.epoch) {
         return Ok(false);
     }
     let mark = json!({"metadata": {
@@ -78,7 +78,7 @@ async fn look(pods: &Api<Pod>, target: &mut Target) -> Result<bool, kube::Error>
     if seen.uid != target.uid || seen.deleting {
         return Ok(false);
     }
-    (target.version, target.ended_by) = (seen.version, seen.ended_by);
+    (target.version, target.marked_by) = (seen.version, seen.marked_by);
     Ok(true)
 }
 
@@ -131,7 +131,7 @@ mod tests {
             name: "time-1".into(),
             uid: UID.into(),
             version: "1".into(),
-            ended_by: Some(1),
+            marked_by: Some(1),
             epoch: 2,
         };
         let taken = adopt(&pods(&script), target).await;

@@ -40,7 +40,7 @@ pub(crate) struct Target {
     pub(crate) uid: String,
     pub(crate) version: String,
     /// Who had marked it in that version.
-    pub(crate) ended_by: Option<u64>,
+    pub(crate) marked_by: Option<u64>,
     pub(crate) epoch: u64,
 }
 
@@ -74,7 +74,7 @@ pub(crate) async fn end(
 ) -> Outcome {
     let mut pause = AGAIN;
     let mut changes = 0;
-    if target.ended_by.is_some_and(|epoch| epoch > target.epoch) {
+    if target.marked_by.is_some_and(|epoch| epoch > target.epoch) {
         return Outcome::Theirs;
     }
     loop {
@@ -208,7 +208,7 @@ async fn look(pods: &Api<Pod>, target: &mut Target) -> Look {
     if seen.uid != target.uid {
         return Look::Over(Outcome::Gone);
     }
-    if seen.ended_by.is_some_and(|epoch| epoch > target.epoch) {
+    if seen.marked_by.is_some_and(|epoch| epoch > target.epoch) {
         return Look::Over(Outcome::Theirs);
     }
     target.version = seen.version;

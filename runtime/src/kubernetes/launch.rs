@@ -227,7 +227,7 @@ async fn existing(world: &World, template: &Template) -> Result<Option<Tried>, k
     let Some(seen) = Seen::of(&pod) else {
         return Ok(Some(Tried::Taken));
     };
-    let usable = template.is_of(&pod) && !seen.deleting && !seen.over && seen.ended_by.is_none();
+    let usable = template.is_of(&pod) && !seen.deleting && !seen.over && seen.marked_by.is_none();
     let token = token_of(&pod)
         .and_then(|token| URL_SAFE_NO_PAD.decode(token).ok())
         .and_then(|token| LaunchToken::from_bytes(&token))

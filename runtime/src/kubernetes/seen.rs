@@ -73,7 +73,7 @@ pub(crate) struct Seen {
     /// Somebody has asked for its deletion.
     pub(crate) deleting: bool,
     /// The newest leadership term of ours that has ended it or taken it over.
-    pub(crate) ended_by: Option<u64>,
+    pub(crate) marked_by: Option<u64>,
     /// Its launch token has been used.
     pub(crate) spent: bool,
     /// `Failed` or `Succeeded`: nothing in it runs any more.
@@ -117,7 +117,7 @@ impl Seen {
             version: meta.resource_version.clone().unwrap_or_default(),
             ip: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
             deleting: meta.deletion_timestamp.is_some(),
-            ended_by: [names::ENDED_BY, names::ADOPTED_BY]
+            marked_by: [names::ENDED_BY, names::ADOPTED_BY]
                 .into_iter()
                 .filter_map(|mark| annotation(mark)?.parse().ok())
                 .max(),

@@ -209,7 +209,7 @@ impl World {
     /// A pod of this installation of which no launch here knows: the autoscaler hears of it and ends what it does not
     /// know.
     pub(crate) fn take_in_stray(self: &Arc<Self>, pod: &Pod) {
-        let newer = Seen::of(pod).and_then(|seen| seen.ended_by);
+        let newer = Seen::of(pod).and_then(|seen| seen.marked_by);
         if newer.is_some_and(|epoch| epoch > self.epoch) {
             return;
         }

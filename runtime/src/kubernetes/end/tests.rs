@@ -14,18 +14,18 @@ fn target() -> Target {
         name: "time-1".into(),
         uid: UID.into(),
         version: "1".into(),
-        ended_by: None,
+        marked_by: None,
         epoch: 3,
     }
 }
 
 /// A pod, as it is looked at and as it is answered with.
-fn pod(uid: &str, ended_by: u64) -> Value {
+fn pod(uid: &str, marked_by: u64) -> Value {
     json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": {
             "name": "time-1", "uid": uid, "resourceVersion": "2",
-            "annotations": {names::ENDED_BY: ended_by.to_string()},
+            "annotations": {names::ENDED_BY: marked_by.to_string()},
         },
     })
 }

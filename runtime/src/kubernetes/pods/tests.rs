@@ -14,7 +14,7 @@ pub(in crate::kubernetes) fn seen() -> Seen {
         version: "1".into(),
         ip: None,
         deleting: false,
-        ended_by: None,
+        marked_by: None,
         spent: false,
         over: false,
         said: Said::default(),
