@@ -1,7 +1,10 @@
 //! A listener that serves a router over HTTP/1.1 and HTTP/2 until told to stop.
 //!
-//! Bounded against strangers: connections at once, the size of a request's head (431), and the time it may take. Nagle's
-//! delay is off.
+//! Bounded against strangers, who need not say who they are to connect: connections at once, the size of a request's head
+//! (431), the time until it is there, HTTP/2 streams at once, and the time a connection may stay on which nothing is asked.
+//! Peers that are gone are found. So a permit comes back from whoever does not use it. Nagle's delay is off.
+//!
+//! Never cuts a connection on which a request is being answered, unless its peer is gone or it is told to.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,28 +14,62 @@ use std::{
 
 use anyhow::Context;
 use axum::{Extension, Router};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
+use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
+mod connection;
+mod traffic;
+mod vigil;
 mod wakes;
 
+use connection::Connection;
 use wakes::within;
 
 /// How long a request's head may take to arrive, and a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// The largest head of a request, in bytes: room for the longest session id and for tokens that name a hundred groups.
-const MAX_HEAD: usize = 64 << 10;
 /// How long to wait after `accept` failed, as when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two of the system's questions whether a peer is there, and how many of them without an answer end it.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES: u32 = 6;
+
+/// How long whoever is connected is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// For the head of a request over HTTP/1, from the answer before it: also how long such a connection may be idle.
+    head: Duration,
+    /// For the first request, whatever the version, and how long a connection may be idle over HTTP/2.
+    quiet: Duration,
+    /// For the end of a connection that was asked to end as it has asked nothing.
+    linger: Duration,
+    /// For the end of one that was asked to end as it is idle: what is left of its answers may be taken slowly, and a peer
+    /// that takes nothing must not stay.
+    rest: Duration,
+    /// Until a peer over HTTP/2 that sends nothing is asked whether it is there.
+    ping: Duration,
+    /// For its answer.
+    pong: Duration,
+}
+
+impl Default for Patience {
+    /// Idle is the same under both versions: a stranger gains nothing by choosing one.
+    fn default() -> Self {
+        Self {
+            head: HEAD_TIMEOUT,
+            quiet: HEAD_TIMEOUT,
+            linger: Duration::from_secs(5),
+            rest: Duration::from_secs(300),
+            ping: Duration::from_secs(60),
+            pong: Duration::from_secs(20),
+        }
+    }
+}
 
 /// A bound listener.
 #[derive(Debug)]
@@ -41,6 +78,7 @@ pub(crate) struct Listener {
     address: SocketAddr,
     connections: Arc<Semaphore>,
     names_peers: bool,
+    patience: Patience,
 }
 
 /// Who is at the other end of a connection: an extension of its requests, if the listener names its peers.
@@ -61,11 +99,15 @@ impl Listener {
             format!("{flag} {address} cannot be listened on: choose another address, or port 0 for any free one")
         })?;
         let address = socket.local_addr().context("the bound address")?;
+        let patience = Patience::default();
+        // Without it peers that are gone are merely found later.
+        let _ = find_the_gone(&socket, patience.ping);
         Ok(Self {
             socket,
             address,
             connections: Arc::new(Semaphore::new(connections)),
             names_peers: false,
+            patience,
         })
     }
 
@@ -90,17 +132,7 @@ impl Listener {
         // Makes the routes ready once, not at each request.
         let router = router.with_state::<()>(());
         let service = TowerToHyperService::new(router.clone());
-        let graceful = GracefulShutdown::new();
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(MAX_HEAD);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(MAX_HEAD as u32);
+        let (end, ending) = watch::channel(());
         while let Some((stream, peer, permit)) = self.next(&stop).await {
             let service = if self.names_peers {
                 let peer = Extension(Peer(peer.ip().to_canonical()));
@@ -108,20 +140,21 @@ impl Listener {
             } else {
                 service.clone()
             };
-            let connection = builder
-                .serve_connection(TokioIo::new(stream), service)
-                .into_owned();
-            let watched = graceful.watch(connection);
-            let cut = cut.clone();
+            let connection = Connection::new(stream, service, self.patience);
+            let (ending, cut) = (ending.clone(), cut.clone());
             tokio::spawn(async move {
                 let _permit = permit;
-                // A broken connection is the client's affair, and every exchange has told its own story.
-                let _ = cut.run_until_cancelled(within(watched)).await;
+                let _ = cut
+                    .run_until_cancelled(within(connection.drive(ending)))
+                    .await;
             });
         }
         drop(self.socket);
+        drop(ending);
+        // Nobody may be connected.
+        let _ = end.send(());
         tokio::select! {
-            () = graceful.shutdown() => {}
+            () = end.closed() => {}
             () = cut.cancelled() => {}
         }
     }
@@ -154,3 +187,15 @@ impl Listener {
         .flatten()
     }
 }
+
+/// Lets the system ask peers that send nothing for so long whether they are there, and end their connections if they are not:
+/// over HTTP/1 nothing else finds a peer that vanished while its answer is being made. Connections inherit it.
+fn find_the_gone(socket: &TcpListener, quiet: Duration) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(socket, quiet)?;
+    sockopt::set_tcp_keepintvl(socket, PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, PROBES)?;
+    sockopt::set_socket_keepalive(socket, true)
+}
+
+#[cfg(test)]
+mod tests;
