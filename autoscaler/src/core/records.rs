@@ -1,7 +1,7 @@
 //! Session records as values: what news makes of a record, and how many there may be.
 //!
 //! Invariants: bounded for each tenant and in the whole; a record expires with its sealed id; an ended record keeps
-//! nothing but that it ended. Never does IO: the driver writes what [`Change`] says.
+//! nothing but that it ended, and makes room for one of a session that lives. Never does IO: the driver writes what [`Change`] says.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -52,6 +52,8 @@ pub struct Records {
     by_key: HashMap<SessionKey, SharedRecord>,
     by_expiry: BTreeSet<(u64, SessionKey)>,
     per_tenant: HashMap<TenantName, usize>,
+    /// Of sessions that have ended, by when they expire.
+    ended: HashMap<TenantName, BTreeSet<(u64, SessionKey)>>,
 }
 
 impl Records {
@@ -63,6 +65,7 @@ impl Records {
             by_key: HashMap::new(),
             by_expiry: BTreeSet::new(),
             per_tenant: HashMap::new(),
+            ended: HashMap::new(),
         }
     }
 
@@ -142,12 +145,25 @@ impl Records {
         Ok(Some(record))
     }
 
+    /// That a session of the same tenant has ended, if a record of this one had no room but for that: the mark that would
+    /// expire first. Its id comes to life again should its owner use it, which is less harm than that living sessions
+    /// cannot be revived.
+    #[must_use]
+    pub fn in_the_way_of(&self, session: &SessionRef) -> Option<SessionKey> {
+        if self.by_key.contains_key(&session.key) || self.room(session).is_ok() {
+            return None;
+        }
+        let (_, key) = self.ended.get(&session.tenant)?.first()?;
+        Some(*key)
+    }
+
     /// Drops one.
     pub fn remove(&mut self, key: &SessionKey) -> bool {
         let Some(record) = self.by_key.remove(key) else {
             return false;
         };
         self.by_expiry.remove(&(record.expires_at, *key));
+        self.unmark(&record);
         if let Some(count) = self.per_tenant.get_mut(&record.tenant) {
             *count -= 1;
             if *count == 0 {
@@ -184,15 +200,29 @@ impl Records {
     }
 
     fn put(&mut self, record: SharedRecord) {
-        let (key, expires_at) = (record.key, record.expires_at);
+        let (key, expires_at, ended) = (record.key, record.expires_at, record.ended);
         let tenant = record.tenant.clone();
         match self.by_key.insert(key, record) {
             Some(old) => {
                 self.by_expiry.remove(&(old.expires_at, key));
+                self.unmark(&old);
             }
-            None => *self.per_tenant.entry(tenant).or_default() += 1,
+            None => *self.per_tenant.entry(tenant.clone()).or_default() += 1,
         }
         self.by_expiry.insert((expires_at, key));
+        if ended {
+            let marks = self.ended.entry(tenant).or_default();
+            marks.insert((expires_at, key));
+        }
+    }
+
+    fn unmark(&mut self, record: &SessionRecord) {
+        if let Some(marks) = self.ended.get_mut(&record.tenant) {
+            marks.remove(&(record.expires_at, record.key));
+            if marks.is_empty() {
+                self.ended.remove(&record.tenant);
+            }
+        }
     }
 }
 

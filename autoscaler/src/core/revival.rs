@@ -142,6 +142,9 @@ impl Core {
             | SessionNews::Unsubscribed(_)
             | SessionNews::Ended => {}
         }
+        if let Some(mark) = self.records.in_the_way_of(session) {
+            self.forget_record(mark);
+        }
         let stamp = self.next_stamp();
         let applied = self.records.apply(update, stamp);
         let result = applied.map(|changed| {

@@ -103,6 +103,50 @@ fn news_that_change_nothing_make_no_record() {
     assert!(records.is_empty());
 }
 
+/// Clients that end their sessions as they should must not fill the table for those that are still there.
+#[test]
+fn that_sessions_have_ended_makes_room_for_one_that_lives() {
+    let mut records = records(10, 3);
+    let key = |n: u8| SessionKey([n; 24]);
+    for n in [2, 1] {
+        let ended = update(n, "red", SessionNews::Ended);
+        records.apply(&ended, Stamp::default()).unwrap();
+    }
+    let revived = |n| update(n, "red", level());
+    assert_eq!(
+        records.in_the_way_of(&revived(3).session),
+        None,
+        "room is left"
+    );
+    records.apply(&revived(3), Stamp::default()).unwrap();
+    assert_eq!(
+        records.in_the_way_of(&revived(3).session),
+        None,
+        "it is known"
+    );
+    let blue = update(4, "blue", level()).session;
+    assert_eq!(
+        records.in_the_way_of(&blue),
+        None,
+        "another tenant has its own"
+    );
+    for (n, first_to_expire) in [(4, 1), (5, 2)] {
+        assert!(records.apply(&revived(n), Stamp::default()).is_err());
+        assert_eq!(
+            records.in_the_way_of(&revived(n).session),
+            Some(key(first_to_expire))
+        );
+        assert!(records.remove(&key(first_to_expire)));
+        records.apply(&revived(n), Stamp::default()).unwrap();
+    }
+    assert_eq!(
+        records.in_the_way_of(&revived(6).session),
+        None,
+        "all of them live"
+    );
+    assert!(records.apply(&revived(6), Stamp::default()).is_err());
+}
+
 #[test]
 fn texts_and_subscriptions_are_bounded() {
     let mut records = records(9, 9);

@@ -10,6 +10,7 @@ use mcp_gateway_api::{
     ids::{BackendName, ClaimId, Generation, InstanceId, SessionKey, TenantName},
     policy::{Isolation, ScalingPolicy},
     principal::Principal,
+    record::{SessionNews, SessionRef, SessionUpdate},
     view::{Endpoint, Lookup, Reach},
 };
 use mcp_gateway_runtime::{Launched, RuntimeEvent};
@@ -19,7 +20,7 @@ use crate::core::{
     Core, Settings, Ticket, WaiterId,
     event::{Effect, Event},
     planner::LAUNCH_DEADLINE,
-    records::RecordLimits,
+    records::{Change, RecordLimits},
 };
 
 pub(super) fn name() -> BackendName {
@@ -206,6 +207,40 @@ fn who_waits_for_the_next_launch_is_not_told_that_one_before_has_failed() {
     assert_eq!(answers(&core.step(after, failed)), 0);
     core.step(after, launched(ticket, 7));
     assert_eq!(answers(&core.step(after, ready(7))), 1);
+    core.audit().unwrap();
+}
+
+#[test]
+fn a_living_session_is_remembered_in_place_of_one_that_has_ended() {
+    let now = Instant::now();
+    let settings = Settings {
+        records: RecordLimits {
+            total: 10,
+            per_tenant: 1,
+        },
+        ..settings(1)
+    };
+    let mut core = Core::new(settings, now, catalog(Isolation::Shared), vec![]);
+    let mut says = |n: u8, news: SessionNews| {
+        let session = SessionRef {
+            key: SessionKey([n; 24]),
+            backend: name(),
+            tenant: TenantName::default(),
+            expires_at: 100,
+        };
+        let update = SessionUpdate { session, news };
+        core.step(now, Event::Record { reply: 1, update })
+    };
+    let kept = |effects: &[Effect]| {
+        let fine = |one: &Effect| matches!(one, Effect::Recorded { result: Ok(()), .. });
+        effects.iter().any(fine)
+    };
+    assert!(kept(&says(1, SessionNews::Ended)));
+    let effects = says(2, SessionNews::LogLevel("debug".into()));
+    assert!(kept(&effects));
+    let gone = |one: &Effect| matches!(one, Effect::Persist(Change::Remove(key)) if *key == SessionKey([1; 24]));
+    assert!(effects.iter().any(gone), "{effects:?}");
+    assert!(!kept(&says(3, SessionNews::LogLevel("debug".into()))));
     core.audit().unwrap();
 }
 
