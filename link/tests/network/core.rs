@@ -1,6 +1,6 @@
 //! The real control loop at the other end: two leaders of one installation, one after the other.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mcp_gateway_api::{
     activity::ActivityReport,
@@ -8,7 +8,7 @@ use mcp_gateway_api::{
     catalog::Catalog,
     ids::{ActivatorId, BackendName, Generation, InstanceId, TenantName},
     policy::{Isolation, ScalingPolicy},
-    scaler::{PodUid, Restatement, Scaler},
+    scaler::{PodUid, Presence, Restatement, Scaler},
     slot::{Owner, SlotKey},
     view::{Endpoint, Lookup, Reach, ViewEvent},
 };
@@ -150,7 +150,9 @@ async fn a_new_leader_adopts_the_instance_that_an_activator_in_another_pod_uses(
         takeover,
     );
     let (scaler, _handle) = led.unwrap();
-    scaler.expect(BTreeSet::from([PodUid(77)])).await;
+    scaler
+        .expect(BTreeMap::from([(PodUid(77), Presence::Runs)]))
+        .await;
     let scaler = Arc::new(scaler);
     two.lead.send_replace(Lead::Here { epoch: 2, scaler });
 

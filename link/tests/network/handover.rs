@@ -1,6 +1,6 @@
 //! Both ends as they are: the activator's table, the port over TLS, and two leaders one after the other.
 
-use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use mcp_gateway_activator::directory::Directory;
 use mcp_gateway_api::{
@@ -11,7 +11,7 @@ use mcp_gateway_api::{
     },
     policy::{Isolation, ScalingPolicy},
     record::{SessionBinding, SessionNews, SessionRef, SessionUpdate},
-    scaler::{PodUid, Scaler},
+    scaler::{PodUid, Presence, Scaler},
     slot::{Owner, SlotKey},
     view::{InstanceView, Lookup, Service},
 };
@@ -130,7 +130,8 @@ async fn second_leader(
         },
     );
     let (scaler, handle) = led.unwrap();
-    scaler.expect(BTreeSet::from([HERE, ELSEWHERE])).await;
+    let both = [HERE, ELSEWHERE].map(|uid| (uid, Presence::Runs));
+    scaler.expect(BTreeMap::from(both)).await;
     (runtime, scaler, handle)
 }
 
@@ -197,7 +198,9 @@ async fn leases_and_sessions_of_an_activator_come_through_a_change_of_leaders() 
     assert_eq!(leader.lookup(InstanceId(12_345)).await, Lookup::Unknown);
     assert_eq!(runtime.left(), 2);
 
-    leader.expect(BTreeSet::from([HERE])).await;
+    leader
+        .expect(BTreeMap::from([(HERE, Presence::Runs)]))
+        .await;
     // Now what nobody uses is drained, which this activator acknowledges, and ends; what is leased does not.
     eventually("the end of the other", async || runtime.left() == 1).await;
     assert_eq!(leader.lookup(InstanceId(12_345)).await, Lookup::Gone);
