@@ -32,7 +32,7 @@ use self::{
     restate::Heard,
 };
 pub(crate) use self::{records::Number, report::Outbox};
-use crate::lease::{Entry, Lease, Life, NotNow, State};
+use crate::lease::{Entry, Lease, Life, NotNow, State, Terms};
 
 /// Instances remembered as gone; for older ones the leader is asked.
 const GONE_REMEMBERED: usize = 4_096;
@@ -106,8 +106,20 @@ impl Directory {
     /// # Errors
     /// The instance is gone, draining or not known.
     pub fn lease(&self, instance: InstanceId) -> Result<Lease, NotNow> {
+        self.take_lease(instance, None)
+    }
+
+    /// As [`Self::lease`], for no longer than until `ends`: then it is given back, whoever holds it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lease_until(&self, instance: InstanceId, ends: Instant) -> Result<Lease, NotNow> {
+        self.take_lease(instance, Some(ends))
+    }
+
+    fn take_lease(&self, instance: InstanceId, until: Option<Instant>) -> Result<Lease, NotNow> {
         match self.entry(instance) {
-            Some(entry) => Lease::take(entry, Arc::clone(&self.inner.outbox)),
+            Some(entry) => Lease::take(entry, Arc::clone(&self.inner.outbox), until),
             None if self.inner.gone.lock().set.contains(&instance) => Err(NotNow::Gone),
             None => Err(NotNow::Unknown),
         }
@@ -141,6 +153,25 @@ impl Directory {
             Lookup::Unknown => {}
         }
         answer
+    }
+
+    /// Gives back the leases whose terms are over, and those with a term on instances that are cut. Call each second.
+    pub fn give_back_overdue(&self, now: Instant) {
+        for entry in self.entries() {
+            entry.give_back_overdue(&self.inner.outbox, now);
+        }
+    }
+
+    /// Gives back every lease that has a term: all exchanges end now.
+    pub fn give_back_all(&self) {
+        for entry in self.entries() {
+            entry.give_back(&self.inner.outbox, |_ends| true);
+        }
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        let table = self.inner.table.read();
+        table.values().map(Arc::clone).collect()
     }
 
     /// Leases held now on all instances.
@@ -212,6 +243,7 @@ impl Directory {
                     state: Mutex::new(State {
                         view: Arc::new(view),
                         leases: 0,
+                        terms: Terms::default(),
                         quiet_since: Instant::now(),
                         dirty: true,
                         gone: false,

@@ -171,7 +171,8 @@ pub(super) fn lease_now(x: &Exchange, opened: &Opened) -> Result<Option<Ready>, 
     let Some(binding) = opened.binding(&x.gateway) else {
         return Ok(None);
     };
-    let leased = x.gateway.deps.directory.lease(binding.instance);
+    let directory = &x.gateway.deps.directory;
+    let leased = directory.lease_until(binding.instance, x.deadline());
     // While something of this session runs on a draining instance, the rest of it belongs there too.
     let lease = leased.or_else(|not_now| {
         opened

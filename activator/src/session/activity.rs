@@ -138,6 +138,12 @@ impl<G> Pending<G> {
             .retain(|_, entry| entry.deadline > now && keep(&entry.guard));
     }
 
+    /// Forgets the client's requests that are answered where they were asked.
+    pub fn cut(&mut self) {
+        self.entries
+            .retain(|(asker, _), entry| *asker == Asker::Server || entry.elsewhere.is_some());
+    }
+
     /// Gives back the memory of what is no longer pending.
     pub fn shrink(&mut self) {
         if self.entries.capacity() > 0 && self.entries.is_empty() {

@@ -123,6 +123,13 @@ impl Sessions {
         }
     }
 
+    /// The exchanges that run end now. What is to be answered on another stream, or by the client, goes on elsewhere.
+    pub fn cut(&self) {
+        for session in self.table.iter() {
+            session.state.lock().pending.cut();
+        }
+    }
+
     /// Forgets sessions that have had nothing pending and no stream for `quiet`; nothing is lost by it.
     pub fn forget_quiet(&self, quiet: Duration) {
         let now = Instant::now();

@@ -27,5 +27,6 @@ mod revival;
 mod revived;
 mod shutdown;
 mod sse_transport;
+mod stalled;
 mod strands;
 mod streams;
