@@ -4,6 +4,7 @@
 //! in the critical section that leases are taken in, and acknowledged only afterwards, again whenever the count falls.
 //! Never: starts or stops anything, or takes silence of the control plane for an end.
 
+mod leases;
 mod permits;
 mod records;
 mod report;
@@ -32,7 +33,7 @@ use self::{
     restate::Heard,
 };
 pub(crate) use self::{records::Number, report::Outbox};
-use crate::lease::{Entry, Lease, Life, NotNow, State, Terms};
+use crate::lease::{Entry, Life, State, Terms};
 
 /// Instances remembered as gone; for older ones the leader is asked.
 const GONE_REMEMBERED: usize = 4_096;
@@ -101,30 +102,6 @@ impl Directory {
         }
     }
 
-    /// Takes a lease. The warm path: two short locks, no allocation.
-    ///
-    /// # Errors
-    /// The instance is gone, draining or not known.
-    pub fn lease(&self, instance: InstanceId) -> Result<Lease, NotNow> {
-        self.take_lease(instance, None)
-    }
-
-    /// As [`Self::lease`], for no longer than until `ends`: then it is given back, whoever holds it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn lease_until(&self, instance: InstanceId, ends: Instant) -> Result<Lease, NotNow> {
-        self.take_lease(instance, Some(ends))
-    }
-
-    fn take_lease(&self, instance: InstanceId, until: Option<Instant>) -> Result<Lease, NotNow> {
-        match self.entry(instance) {
-            Some(entry) => Lease::take(entry, Arc::clone(&self.inner.outbox), until),
-            None if self.inner.gone.lock().set.contains(&instance) => Err(NotNow::Gone),
-            None => Err(NotNow::Unknown),
-        }
-    }
-
     /// The instance as last heard of.
     #[must_use]
     pub fn view(&self, instance: InstanceId) -> Option<Arc<InstanceView>> {
@@ -153,35 +130,6 @@ impl Directory {
             Lookup::Unknown => {}
         }
         answer
-    }
-
-    /// Gives back the leases whose terms are over, and those with a term on instances that are cut. Call each second.
-    pub fn give_back_overdue(&self, now: Instant) {
-        for entry in self.entries() {
-            entry.give_back_overdue(&self.inner.outbox, now);
-        }
-    }
-
-    /// Gives back every lease that has a term: all exchanges end now.
-    pub fn give_back_all(&self) {
-        for entry in self.entries() {
-            entry.give_back(&self.inner.outbox, |_ends| true);
-        }
-    }
-
-    fn entries(&self) -> Vec<Arc<Entry>> {
-        let table = self.inner.table.read();
-        table.values().map(Arc::clone).collect()
-    }
-
-    /// Leases held now on all instances.
-    #[must_use]
-    pub fn leases(&self) -> u64 {
-        let table = self.inner.table.read();
-        let each = table
-            .values()
-            .map(|entry| u64::from(entry.state.lock().leases));
-        each.sum()
     }
 
     /// The open instance of a slot, if it has one.

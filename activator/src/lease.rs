@@ -176,6 +176,23 @@ impl Lease {
         })
     }
 
+    /// What is to be used as a lease on an instance that retires, for what a session's messages say to whatever of it still
+    /// runs there: it keeps nothing, so no drain is put off by it. `None` on any other instance.
+    pub(crate) fn visit(entry: Arc<Entry>, outbox: Arc<Outbox>) -> Option<Self> {
+        let view = {
+            let state = entry.state.lock();
+            let retires = !state.gone && state.view.service == Service::RetireDrain;
+            retires.then(|| Arc::clone(&state.view))
+        }?;
+        Some(Self {
+            entry,
+            view,
+            outbox,
+            held: false,
+            term: None,
+        })
+    }
+
     /// From `ends` on it is given back, whoever holds it, unless it has a term already.
     pub(crate) fn until(&mut self, ends: Instant) {
         if self.held && self.term.is_none() {

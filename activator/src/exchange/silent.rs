@@ -7,7 +7,8 @@ use axum::http::Method;
 use super::{
     Answered, Exchange, accepted, opened,
     opened::Opened,
-    session::{self, Ready},
+    ready::{self, Ready},
+    session,
 };
 use crate::{
     forward,
@@ -27,6 +28,7 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         let lost = session::expired(&x.gateway, &x.caller, &opened).await;
         return lost.map_or_else(|| Ok(accepted()), Err);
     };
+    let life = ready.lease.life();
     match session::send(x, &opened, ready, Method::POST).await {
         // A bridge lost the session's child: asleep, not ended.
         Ok(response) if session::is_lost(&response) => Ok(accepted()),
@@ -38,13 +40,15 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         Err(forward::Undelivered::Unreachable(_) | forward::Undelivered::Released) => {
             Ok(accepted())
         }
+        // Nobody is left to hear it.
+        Err(forward::Undelivered::Failed(_)) if life.borrow().is_over() => Ok(accepted()),
         Err(forward::Undelivered::Failed(failure)) => Err(failure),
     }
 }
 
 async fn ready(x: &Exchange, opened: &Opened) -> Option<Ready> {
     if !x.gateway.turns.is_busy(&opened.about.key) {
-        return session::lease_known(x, opened).await;
+        return ready::visit(x, opened).await;
     }
     // The session is waking: this message goes after those that came before it.
     let place = x.gateway.turns.queue(opened.about.key, &x.message);
@@ -54,7 +58,7 @@ async fn ready(x: &Exchange, opened: &Opened) -> Option<Ready> {
         () = opened.session.ended().cancelled() => return None,
         () = x.gateway.closing.cancelled() => return None,
     };
-    let mut ready = session::lease_now(x, opened).ok().flatten()?;
+    let mut ready = ready::visit_now(x, opened).ok().flatten()?;
     ready.turn = Some(turn);
     Some(ready)
 }

@@ -20,6 +20,7 @@ mod lost;
 mod methods;
 mod mirrored;
 mod modern;
+mod moved;
 mod pods;
 mod refused;
 mod replay;
