@@ -11,6 +11,8 @@ pub(super) struct Ready {
     pub binding: SessionBinding,
     pub turn: Option<Turn>,
     pub timing: Option<http::HeaderValue>,
+    /// The session has moved on from there.
+    pub behind: bool,
 }
 
 /// The instance that holds the session, if it can be used right now and nobody waits before.
@@ -45,7 +47,21 @@ fn at(binding: SessionBinding, lease: Lease) -> Ready {
         binding,
         turn: None,
         timing: None,
+        behind: false,
     }
+}
+
+/// Where something runs that the message answers or cancels, if the session has moved on from there.
+pub(super) fn behind(x: &Exchange, opened: &Opened) -> Option<Ready> {
+    let at = opened.binding(&x.gateway);
+    let (lease, binding) = opened.session.runs_behind(&x.message, at.as_ref())?;
+    Some(Ready {
+        lease,
+        binding,
+        turn: None,
+        timing: None,
+        behind: true,
+    })
 }
 
 /// As [`lease_now`], for what wakes nothing: it also goes to an instance that retires. Whatever of the session still runs

@@ -159,12 +159,18 @@ pub(super) async fn send(
 ) -> Result<Response<Tap>, Undelivered> {
     let deadline = x.deadline();
     let (session, message) = (&opened.session, &x.message);
-    let begun = session.begin_unless_released(&ready.binding, &ready.lease, message, deadline);
-    let strand = begun.ok_or(Undelivered::Released)?;
+    let begun = if ready.behind {
+        session.told_behind(message);
+        None
+    } else {
+        let begun = session.begin_unless_released(&ready.binding, &ready.lease, message, deadline);
+        let strand = begun.ok_or(Undelivered::Released)?;
+        Some(Begun::new(Arc::clone(session), strand, Arc::clone(message)))
+    };
     let answer = Answer {
         lease: ready.lease,
         message: Arc::clone(message),
-        begun: Some(Begun::new(Arc::clone(session), strand, Arc::clone(message))),
+        begun,
         unclaimed: None,
         deadline,
         outlives: true,
@@ -269,6 +275,7 @@ async fn wake(x: &Exchange, opened: &Opened) -> Result<Ready, Failure> {
                     lease: got.lease,
                     binding,
                     turn: None,
+                    behind: false,
                 });
             }
             Err(failure) => {

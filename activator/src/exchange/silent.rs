@@ -2,7 +2,7 @@
 //! sleeping one they are taken (202) and mean nothing any more. A cancellation of an exchange that still waits here ends
 //! that wait and goes no further.
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 
 use super::{
     Answered, Exchange, accepted, opened,
@@ -28,10 +28,12 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         let lost = session::expired(&x.gateway, &x.caller, &opened).await;
         return lost.map_or_else(|| Ok(accepted()), Err);
     };
-    let life = ready.lease.life();
+    let (life, behind) = (ready.lease.life(), ready.behind);
     match session::send(x, &opened, ready, Method::POST).await {
         // A bridge lost the session's child: asleep, not ended.
         Ok(response) if session::is_lost(&response) => Ok(accepted()),
+        // The session that is not known there any more lives elsewhere.
+        Ok(response) if behind && response.status() == StatusCode::NOT_FOUND => Ok(accepted()),
         Ok(mut response) => {
             session::show_id(&opened, &mut response);
             Ok(forward::into_body(response))
@@ -47,6 +49,9 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
 }
 
 async fn ready(x: &Exchange, opened: &Opened) -> Option<Ready> {
+    if let Some(behind) = ready::behind(x, opened) {
+        return Some(behind);
+    }
     if !x.gateway.turns.is_busy(&opened.about.key) {
         return ready::visit(x, opened).await;
     }

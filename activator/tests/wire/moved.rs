@@ -90,3 +90,74 @@ async fn a_delete_of_a_session_on_a_retiring_instance_is_its_servers_to_answer()
     let gone = || edited.world.scaler.is_gone(edited.old);
     edited.world.until("the old instance ends", gone).await;
 }
+
+#[tokio::test]
+async fn a_call_goes_on_where_it_runs_when_its_session_has_moved_through_another_activator() {
+    let mut edited = edited().await;
+    assert_eq!(edited.post(&edited.second, &call(2, "echo")).await, 200);
+    let (first, moved) = (edited.world.client.clone(), call(3, "echo"));
+    assert_eq!(edited.post(&first, &moved).await, 200);
+    assert_eq!(edited.heard_by(&moved).as_deref(), Some("upstream-1"));
+    // What the call asked is answered where it was asked.
+    assert_eq!(edited.post(&first, ANSWER).await, 202);
+    assert_eq!(edited.heard_by(ANSWER).as_deref(), Some("upstream-0"));
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
+    assert_eq!(edited.post(&first, note).await, 202);
+    assert_eq!(edited.heard_by(note).as_deref(), Some("upstream-1"));
+    edited.is_answered().await;
+    let gone = || edited.world.scaler.is_gone(edited.old);
+    edited.world.until("the old instance ends", gone).await;
+}
+
+#[tokio::test]
+async fn a_call_whose_answer_has_not_begun_is_answered_though_its_session_has_moved() {
+    let world = World::new().await;
+    let second = world.second().await;
+    let session = world.open().await;
+    let (client, id) = (world.client.clone(), session.clone());
+    let slow = tokio::spawn(async move {
+        let headers = [("mcp-session-id", id.as_str())];
+        client.post(&call(1, "slow"), &headers).await
+    });
+    world
+        .until("it runs", || world.upstream.calls() == [1])
+        .await;
+    let old = world.scaler.retire();
+    world
+        .until("only the first keeps it", || world.scaler.drained(1))
+        .await;
+    let headers = [("mcp-session-id", session.as_str())];
+    for (client, id) in [(&second, 2), (&world.client, 3)] {
+        assert_eq!(client.post(&call(id, "echo"), &headers).await.status, 200);
+    }
+    assert!(!world.scaler.is_gone(old));
+    world.upstream.inner.go.notify_one();
+    let answer = slow.await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    world
+        .until("the old instance ends", || world.scaler.is_gone(old))
+        .await;
+}
+
+#[tokio::test]
+async fn a_call_is_called_off_where_it_runs_when_its_session_has_moved() {
+    let edited = edited().await;
+    assert_eq!(edited.post(&edited.second, &call(2, "echo")).await, 200);
+    let first = edited.world.client.clone();
+    assert_eq!(edited.post(&first, CANCEL).await, 202);
+    assert_eq!(edited.heard_by(CANCEL).as_deref(), Some("upstream-0"));
+    assert_eq!(edited.post(&first, &call(3, "echo")).await, 200);
+    let gone = || edited.world.scaler.is_gone(edited.old);
+    edited.world.until("the old instance ends", gone).await;
+}
+
+#[tokio::test]
+async fn what_a_server_has_forgotten_where_the_session_was_says_nothing_of_the_session() {
+    let edited = edited().await;
+    assert_eq!(edited.post(&edited.second, &call(2, "echo")).await, 200);
+    edited.world.upstream.forget_session("upstream-0");
+    let first = &edited.world.client;
+    assert_eq!(edited.post(first, ANSWER).await, 202);
+    assert_eq!(edited.heard_by(ANSWER).as_deref(), Some("upstream-0"));
+    assert_eq!(edited.post(first, &call(3, "echo")).await, 200);
+}

@@ -152,6 +152,11 @@ impl Upstream {
         self.inner.sessions.lock().clear();
     }
 
+    /// It knows this session no longer.
+    pub fn forget_session(&self, session: &str) {
+        assert!(self.inner.sessions.lock().remove(session));
+    }
+
     pub fn dropped(&self) -> usize {
         self.inner.dropped.load(Ordering::SeqCst)
     }
