@@ -340,8 +340,8 @@ impl Legacy {
                     Ok(event_stream(None, self))
                 };
             }
-            self.opened.end(&self.gateway);
         }
+        // A server without a route for GET says 404 of a session that is well: only what a POST or a DELETE is told ends it.
         pass_on(head, body).await
     }
 }
