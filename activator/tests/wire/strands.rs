@@ -92,6 +92,7 @@ impl Inner {
         line.try_send(Ok(first.to_owned())).unwrap();
         let mut lines = self.lines.lock();
         if lines.get(strand).is_some_and(|line| !line.is_closed()) {
+            self.asked.fetch_add(1, Ordering::SeqCst);
             return StatusCode::CONFLICT.into_response();
         }
         lines.insert(strand.to_owned(), line);
@@ -372,4 +373,28 @@ async fn a_server_without_a_route_for_get_says_so_itself_and_its_session_goes_on
         assert_eq!(post(&world, &session, &call(5, "echo")).await.status, 200);
     }
     assert!(!world.scaler.updates().contains(&SessionNews::Ended));
+}
+
+#[tokio::test]
+async fn a_stream_that_somebody_else_reads_is_asked_for_until_it_is_free() {
+    let mut setup = Setup::default();
+    setup.config.keep_alive = Duration::from_millis(40);
+    let (world, server) = world(setup).await;
+    let session = world.open().await;
+    post(&world, &session, &call(5, "poll")).await;
+    // For a client that has left: another activator, which has not noticed.
+    let held = ["get", "5"].map(|strand| server.inner.stream(strand, ""));
+    let (passive, resumed) = tokio::join!(
+        get(&world, &session, None),
+        get(&world, &session, Some("5-0"))
+    );
+    let asked = || server.inner.asked.load(Ordering::SeqCst);
+    let often = asked() + 10; // More than are left of the first seconds.
+    world.until("both are asked for", || asked() > often).await;
+    drop(held);
+    for (strand, mut stream) in [("get", passive), ("5", resumed)] {
+        world.until("it is read", || server.is_read(strand)).await;
+        server.say(strand, "data: {\"jsonrpc\":\"2.0\",\"method\":\"m\"}\n\n");
+        stream.until("\"m\"").await;
+    }
 }
