@@ -23,6 +23,7 @@ use super::*;
 use crate::lease::{Lease, NotNow};
 
 mod restated;
+mod terms;
 
 /// Keeps what it is told; its view is what the test sends.
 struct Scripted {
