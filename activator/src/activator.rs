@@ -81,6 +81,9 @@ impl Activator {
         };
         let _ended = tokio::time::timeout(END, ended).await;
         let deps = &self.gateway.deps;
+        // Whoever could be told has been; a client that reads nothing is not waited for.
+        self.gateway.sessions.cut();
+        deps.directory.give_back_all();
         let goodbye = deps.directory.leave(&*deps.scaler);
         if tokio::time::timeout(END, goodbye).await.is_err() {
             tracing::warn!("the control plane was not told that this gateway ends");

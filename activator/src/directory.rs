@@ -4,6 +4,7 @@
 //! in the critical section that leases are taken in, and acknowledged only afterwards, again whenever the count falls.
 //! Never: starts or stops anything, or takes silence of the control plane for an end.
 
+mod leases;
 mod permits;
 mod records;
 mod report;
@@ -32,7 +33,7 @@ use self::{
     restate::Heard,
 };
 pub(crate) use self::{records::Number, report::Outbox};
-use crate::lease::{Entry, Lease, Life, NotNow, State};
+use crate::lease::{Entry, Life, State, Terms};
 
 /// Instances remembered as gone; for older ones the leader is asked.
 const GONE_REMEMBERED: usize = 4_096;
@@ -101,18 +102,6 @@ impl Directory {
         }
     }
 
-    /// Takes a lease. The warm path: two short locks, no allocation.
-    ///
-    /// # Errors
-    /// The instance is gone, draining or not known.
-    pub fn lease(&self, instance: InstanceId) -> Result<Lease, NotNow> {
-        match self.entry(instance) {
-            Some(entry) => Lease::take(entry, Arc::clone(&self.inner.outbox)),
-            None if self.inner.gone.lock().set.contains(&instance) => Err(NotNow::Gone),
-            None => Err(NotNow::Unknown),
-        }
-    }
-
     /// The instance as last heard of.
     #[must_use]
     pub fn view(&self, instance: InstanceId) -> Option<Arc<InstanceView>> {
@@ -141,16 +130,6 @@ impl Directory {
             Lookup::Unknown => {}
         }
         answer
-    }
-
-    /// Leases held now on all instances.
-    #[must_use]
-    pub fn leases(&self) -> u64 {
-        let table = self.inner.table.read();
-        let each = table
-            .values()
-            .map(|entry| u64::from(entry.state.lock().leases));
-        each.sum()
     }
 
     /// The open instance of a slot, if it has one.
@@ -212,6 +191,7 @@ impl Directory {
                     state: Mutex::new(State {
                         view: Arc::new(view),
                         leases: 0,
+                        terms: Terms::default(),
                         quiet_since: Instant::now(),
                         dirty: true,
                         gone: false,

@@ -12,6 +12,7 @@ pub(crate) mod modern;
 pub(crate) mod news;
 pub(crate) mod opened;
 pub(crate) mod permit;
+mod ready;
 pub(crate) mod session;
 pub(crate) mod sessionless;
 pub(crate) mod silent;

@@ -136,6 +136,7 @@ async fn deliver(
     turn: Option<(Turn, oneshot::Receiver<()>)>,
     mut answer: Answer,
 ) -> Result<Response<Tap>, Undelivered> {
+    answer.lease.until(answer.deadline);
     let (mut life, deadline) = (answer.lease.life(), answer.deadline);
     let view = Arc::clone(answer.lease.view());
     let departed = Departed::default();

@@ -1,8 +1,11 @@
-//! The right to use an instance for one exchange. A guard: dropping it gives it back, if that was not done before.
+//! The right to use an instance for one exchange. A guard: dropping it gives it back, if that was not done before, by its
+//! holder or because its [term](terms) was over.
 //!
 //! Invariants: a lease is first taken only while the instance's service is `Open`, in the critical section that drains
 //! are applied in; the count of an instance is the number of its guards that live and were not given back.
 //! Never: waits, allocates, or decides what a lease is needed for.
+
+mod terms;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +17,8 @@ use mcp_gateway_api::{
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 
+use self::terms::Term;
+pub(crate) use self::terms::Terms;
 use crate::directory::Outbox;
 
 /// Why there is no lease to be had; a claim is the remedy for all but a cut.
@@ -61,6 +66,8 @@ pub(crate) struct Entry {
 pub(crate) struct State {
     pub(crate) view: Arc<InstanceView>,
     pub(crate) leases: u32,
+    /// Until when those are held at the longest that somebody may forget.
+    pub(crate) terms: Terms,
     /// When the last lease ended; first seen, if there never was one.
     pub(crate) quiet_since: Instant,
     /// Whether it stands in the list of what the next report tells.
@@ -81,6 +88,49 @@ impl State {
             },
         }
     }
+
+    /// So many leases fewer: whether that is to be reported, and acknowledged.
+    fn fewer(&mut self, leases: u32) -> (bool, bool) {
+        // Every guard was counted when it was made; saturating only so that a fault here could not wrap.
+        self.leases = self.leases.saturating_sub(leases);
+        self.quiet_since = Instant::now();
+        if self.gone {
+            return (false, false);
+        }
+        let tell = !std::mem::replace(&mut self.dirty, true);
+        (tell, self.view.service != Service::Open)
+    }
+}
+
+impl Entry {
+    /// Gives back the leases whose terms are over, or all that have one if the instance is cut: who holds them should have
+    /// noticed, and cannot, because its client reads nothing.
+    pub(crate) fn give_back_overdue(self: &Arc<Self>, outbox: &Outbox, now: Instant) {
+        let cut = self.life.borrow().is_over();
+        self.give_back(outbox, |ends| cut || ends <= now);
+    }
+
+    /// Gives back the leases with terms that are `over`.
+    pub(crate) fn give_back(self: &Arc<Self>, outbox: &Outbox, over: impl Fn(Instant) -> bool) {
+        let told = {
+            let mut state = self.state.lock();
+            let ended = state.terms.end_all(over);
+            if ended == 0 {
+                return;
+            }
+            state.fewer(ended)
+        };
+        self.tell(outbox, told);
+    }
+
+    fn tell(self: &Arc<Self>, outbox: &Outbox, (report, acknowledge): (bool, bool)) {
+        if report {
+            outbox.report_soon(self);
+        }
+        if acknowledge {
+            outbox.acknowledge(self);
+        }
+    }
 }
 
 /// A lease.
@@ -89,11 +139,16 @@ pub struct Lease {
     view: Arc<InstanceView>,
     outbox: Arc<Outbox>,
     held: bool,
+    term: Option<Term>,
 }
 
 impl Lease {
-    pub(crate) fn take(entry: Arc<Entry>, outbox: Arc<Outbox>) -> Result<Self, NotNow> {
-        let (view, tell) = {
+    pub(crate) fn take(
+        entry: Arc<Entry>,
+        outbox: Arc<Outbox>,
+        until: Option<Instant>,
+    ) -> Result<Self, NotNow> {
+        let (view, term, tell) = {
             let mut state = entry.state.lock();
             if state.gone {
                 return Err(NotNow::Gone);
@@ -106,7 +161,8 @@ impl Lease {
             }
             state.leases += 1;
             let tell = !std::mem::replace(&mut state.dirty, true);
-            (Arc::clone(&state.view), tell)
+            let term = until.map(|ends| state.terms.begin(ends));
+            (Arc::clone(&state.view), term, tell)
         };
         if tell {
             outbox.report_soon(&entry);
@@ -116,7 +172,32 @@ impl Lease {
             view,
             outbox,
             held: true,
+            term,
         })
+    }
+
+    /// What is to be used as a lease on an instance that retires, for what a session's messages say to whatever of it still
+    /// runs there: it keeps nothing, so no drain is put off by it. `None` on any other instance.
+    pub(crate) fn visit(entry: Arc<Entry>, outbox: Arc<Outbox>) -> Option<Self> {
+        let view = {
+            let state = entry.state.lock();
+            let retires = !state.gone && state.view.service == Service::RetireDrain;
+            retires.then(|| Arc::clone(&state.view))
+        }?;
+        Some(Self {
+            entry,
+            view,
+            outbox,
+            held: false,
+            term: None,
+        })
+    }
+
+    /// From `ends` on it is given back, whoever holds it, unless it has a term already.
+    pub(crate) fn until(&mut self, ends: Instant) {
+        if self.held && self.term.is_none() {
+            self.term = Some(self.entry.state.lock().terms.begin(ends));
+        }
     }
 
     /// The instance as it was when the lease was taken.
@@ -135,14 +216,18 @@ impl Lease {
     /// back keeps nothing, and yields its like.
     #[must_use]
     pub fn another(&self) -> Self {
-        if self.held {
-            self.entry.state.lock().leases += 1;
-        }
+        let held = self.held && {
+            let mut state = self.entry.state.lock();
+            let held = self.term.is_none_or(|term| state.terms.runs(term));
+            state.leases += u32::from(held);
+            held
+        };
         Self {
             entry: Arc::clone(&self.entry),
             view: Arc::clone(&self.view),
             outbox: Arc::clone(&self.outbox),
-            held: self.held,
+            held,
+            term: None,
         }
     }
 
@@ -168,23 +253,15 @@ impl Lease {
 
 impl Lease {
     fn release(&self) {
-        let (tell, acknowledge) = {
+        let told = {
             let mut state = self.entry.state.lock();
-            // Every guard was counted when it was made; saturating only so that a fault here could not wrap.
-            state.leases = state.leases.saturating_sub(1);
-            state.quiet_since = Instant::now();
-            if state.gone {
+            // Over before, it has been given back.
+            if self.term.is_some_and(|term| !state.terms.end(term)) {
                 return;
             }
-            let tell = !std::mem::replace(&mut state.dirty, true);
-            (tell, state.view.service != Service::Open)
+            state.fewer(1)
         };
-        if tell {
-            self.outbox.report_soon(&self.entry);
-        }
-        if acknowledge {
-            self.outbox.acknowledge(&self.entry);
-        }
+        self.entry.tell(&self.outbox, told);
     }
 }
 

@@ -266,7 +266,7 @@ impl Replay {
             begun: None,
             unclaimed: session
                 .is_none()
-                .then(|| Unclaimed::new(&self.gateway, &self.lease)),
+                .then(|| Unclaimed::new(&self.gateway, &self.lease, self.until)),
             deadline: self.until,
             outlives: false,
             news: Vec::new(),

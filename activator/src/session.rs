@@ -27,7 +27,11 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{activity::Pending, state::State, strand::Strands};
+use self::{
+    activity::Pending,
+    state::{Guard, State},
+    strand::Strands,
+};
 pub use self::{strand::Strand, table::Sessions, ticket::StreamTicket};
 use crate::{
     lease::Lease,
@@ -49,6 +53,7 @@ impl Session {
             about,
             state: Mutex::new(State {
                 binding: None,
+                home: 0,
                 pending: Pending::default(),
                 strands: Strands::default(),
                 unanswered: Vec::new(),
@@ -176,8 +181,38 @@ impl Session {
     #[must_use]
     pub fn beside(&self, instance: InstanceId) -> Option<Lease> {
         let state = self.state.lock();
-        let lease = state.pending.any_guard()?;
-        (lease.instance() == instance).then(|| lease.another())
+        let there = |guard: &Guard| guard.lease.instance() == instance;
+        state.pending.find(there).map(|guard| guard.lease.another())
+    }
+
+    /// Where what the message answers or cancels is pending, with a lease beside it, if that is not `at`: the session has
+    /// moved while it ran, and nobody else waits for the message.
+    #[must_use]
+    pub fn runs_behind(
+        &self,
+        message: &Message,
+        at: Option<&SessionBinding>,
+    ) -> Option<(Lease, SessionBinding)> {
+        let state = self.state.lock();
+        let guard = state.pending.named_by(message)?;
+        let behind = !guard.is_over() && !at.is_some_and(|at| guard.is_at(at));
+        behind.then(|| {
+            let binding = SessionBinding {
+                instance: guard.lease.instance(),
+                upstream: guard.upstream.clone(),
+            };
+            (guard.lease.another(), binding)
+        })
+    }
+
+    /// The message goes to where the session lives no more: what it answers or cancels there has ended.
+    pub fn told_behind(&self, message: &Message) {
+        let mut state = self.state.lock();
+        message.each().for_each(|one| state.pending.end_named(one));
+        state.used_at = Instant::now();
+        state.unattended_since = None;
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     /// The session is lost on this instance: whatever is pending there ends. Gives the client's requests, for whoever
@@ -185,7 +220,9 @@ impl Session {
     #[must_use]
     pub fn lost(&self, instance: InstanceId) -> Vec<RequestId> {
         let mut state = self.state.lock();
-        let waiting = state.pending.give_up(|lease| lease.instance() == instance);
+        let waiting = state
+            .pending
+            .give_up(|guard| guard.lease.instance() == instance);
         let lives_there = state
             .binding
             .as_ref()
@@ -198,30 +235,29 @@ impl Session {
         waiting
     }
 
-    /// An event passed on a stream of the session that lives at `on`; a server's request in it takes another lease of
-    /// `lease`, or of any pending request's.
+    /// An event passed on a stream of the session; a server's request in it takes another lease of `lease`, or of any
+    /// pending request's.
     pub fn observe(
         &self,
-        (on, strand): (InstanceId, Strand),
+        from: (InstanceId, Strand),
         event: &EventSummary,
         lease: Option<&Lease>,
         deadline: Instant,
     ) {
         let mut state = self.state.lock();
-        let elsewhere = state.binding.as_ref().is_none_or(|b| b.instance != on);
-        if elsewhere || !state.strands.is_current(strand) {
+        let Some(home) = state.home_of(from) else {
             return;
+        };
+        if let Some(id) = event.id.as_deref().filter(|_| home == state.home) {
+            state.strands.saw(from.1, id);
         }
-        if let Some(id) = event.id.as_deref() {
-            state.strands.saw(strand, id);
-        }
-        let State { pending, .. } = &mut *state;
         for seen in &event.messages {
             let guard = match seen {
-                Seen::Request { .. } => lease.or(pending.any_guard()).map(Lease::another),
+                Seen::Request { .. } => state.guard(home, lease),
                 Seen::Notification { .. } | Seen::Response { .. } => None,
             };
-            pending.server_sent(seen, deadline, || guard);
+            let mine = |guard: &Guard| guard.home == home;
+            state.pending.server_sent(seen, deadline, mine, || guard);
         }
         state.used_at = Instant::now();
     }
@@ -235,7 +271,16 @@ impl Session {
 
     /// The stream that answered `message` has closed without all its responses: they pass on another of that strand.
     pub fn elsewhere(&self, message: &Message, strand: Strand) {
-        self.state.lock().pending.elsewhere(message, strand);
+        let mut state = self.state.lock();
+        state.pending.elsewhere(message, strand);
+        let left = !state.strands.is_current(strand);
+        let home = state.home;
+        // Nothing of an upstream session that was left passes on another stream.
+        let tell = left && state.keep_unanswered(|guard| guard.home != home);
+        drop(state);
+        if tell {
+            self.changed.notify_waiters();
+        }
     }
 
     /// The instance let go of it, or is lost: nothing is pending, streams park.

@@ -1,4 +1,4 @@
-//! What is done now and then: overdue leases given back, pools of lost instances dropped, sessions released that have
+//! What is done now and then: overdue leases given back, whether or not their clients read, pools of lost instances dropped, sessions released that have
 //! been idle inside an instance which others keep busy (`sessionIdleTimeout`).
 
 use std::{sync::Arc, time::Duration};
@@ -36,7 +36,9 @@ pub(crate) async fn run(gateway: Gateway) {
 
 fn once(gateway: &Gateway, tick: u64) {
     let directory = &gateway.deps.directory;
-    gateway.sessions.sweep(Instant::now());
+    let now = Instant::now();
+    gateway.sessions.sweep(now);
+    directory.give_back_overdue(now);
     gateway
         .upstreams
         .retain(|instance| directory.view(instance).is_some());

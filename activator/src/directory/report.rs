@@ -203,14 +203,7 @@ impl Reporter {
     async fn report_all(&mut self) {
         let now = Instant::now();
         self.directory.inner.outbox.dirty.lock().clear();
-        let table: Vec<_> = self
-            .directory
-            .inner
-            .table
-            .read()
-            .values()
-            .map(Arc::clone)
-            .collect();
+        let table = self.directory.entries();
         let instances = table.iter().filter_map(|e| activity(e, now)).collect();
         self.send(true, instances).await;
     }

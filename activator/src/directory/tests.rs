@@ -20,8 +20,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::lease::{Lease, NotNow};
 
 mod restated;
+mod terms;
 
 /// Keeps what it is told; its view is what the test sends.
 struct Scripted {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     Answered, Exchange,
     opened::{self, Opened},
-    session,
+    ready, session,
 };
 use crate::{
     caller::Caller,
@@ -59,10 +59,11 @@ async fn act(x: &Exchange) -> Answered {
         ));
     }
     let opened = opened::open(&x.gateway, &x.caller, &x.headers)?;
-    let Some(ready) = session::lease_known(x, &opened).await else {
+    let Some(ready) = ready::visit(x, &opened).await else {
         let lost = session::expired(&x.gateway, &x.caller, &opened).await;
         return lost.map_or_else(|| Ok(asleep(x, &opened)), Err);
     };
+    let life = ready.lease.life();
     match session::send(x, &opened, ready, Method::DELETE).await {
         Ok(mut response) => {
             let status = response.status();
@@ -73,6 +74,7 @@ async fn act(x: &Exchange) -> Answered {
             Ok(forward::into_body(response))
         }
         Err(Undelivered::Unreachable(_) | Undelivered::Released) => Ok(asleep(x, &opened)),
+        Err(Undelivered::Failed(_)) if life.borrow().is_over() => Ok(asleep(x, &opened)),
         Err(Undelivered::Failed(failure)) => Err(failure),
     }
 }

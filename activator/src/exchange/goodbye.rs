@@ -63,11 +63,13 @@ pub(crate) struct Unclaimed {
 }
 
 impl Unclaimed {
-    /// Nothing is issued yet.
-    pub(crate) fn new(gateway: &Gateway, lease: &Lease) -> Self {
+    /// Nothing is issued yet; its instance is kept for it until `ends`.
+    pub(crate) fn new(gateway: &Gateway, lease: &Lease, ends: Instant) -> Self {
+        let mut lease = lease.another();
+        lease.until(ends);
         Self {
             gateway: gateway.clone(),
-            lease: lease.another(),
+            lease,
             issued: None,
         }
     }

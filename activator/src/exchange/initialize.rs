@@ -55,7 +55,7 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         let instance = got.lease.instance();
         let (key, mut life) = (got.claimed.session, got.lease.life());
         // A client that leaves from here on has no use for the session that its server may open.
-        let opens = Unclaimed::new(&x.gateway, &got.lease);
+        let opens = Unclaimed::new(&x.gateway, &got.lease, x.deadline());
         match sessionless::send(x, got.lease, Some(opens)).await {
             Ok(response) => {
                 let mut response = seal(x, response, instance, key).await?;

@@ -15,7 +15,7 @@ use mcp_gateway_api::{
     policy::OnIdle,
     record::SessionBinding,
     slot::SlotKey,
-    view::{Lookup, Service},
+    view::Lookup,
 };
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ use super::{
     news::{self, Awaited},
     opened::{self, Opened},
     ping, pong,
-    turn::Turn,
+    ready::{Ready, lease_now, warm},
 };
 use crate::{
     caller::Caller,
@@ -36,17 +36,9 @@ use crate::{
         response::Tap,
     },
     gateway::Gateway,
-    lease::{Lease, Life, NotNow},
+    lease::Life,
     revive,
 };
-
-/// An exchange that may go upstream.
-pub(super) struct Ready {
-    pub lease: Lease,
-    pub binding: SessionBinding,
-    pub turn: Option<Turn>,
-    pub timing: Option<http::HeaderValue>,
-}
 
 /// Why one may not.
 enum Stop {
@@ -158,58 +150,6 @@ pub(super) fn show_id(opened: &Opened, response: &mut Response<Tap>) {
     }
 }
 
-/// The instance that holds the session, if it can be used right now and nobody waits before.
-pub(super) fn warm(x: &Exchange, opened: &Opened) -> Option<Ready> {
-    if x.gateway.turns.is_busy(&opened.about.key) {
-        return None;
-    }
-    lease_now(x, opened).ok().flatten()
-}
-
-/// A lease on the instance that holds the session; `None` when it sleeps.
-pub(super) fn lease_now(x: &Exchange, opened: &Opened) -> Result<Option<Ready>, NotNow> {
-    let Some(binding) = opened.binding(&x.gateway) else {
-        return Ok(None);
-    };
-    let leased = x.gateway.deps.directory.lease(binding.instance);
-    // While something of this session runs on a draining instance, the rest of it belongs there too.
-    let lease = leased.or_else(|not_now| {
-        opened
-            .session
-            .beside(binding.instance)
-            .filter(|lease| !lease.is_over())
-            .ok_or(not_now)
-    })?;
-    Ok(Some(Ready {
-        lease,
-        binding,
-        turn: None,
-        timing: None,
-    }))
-}
-
-/// As [`lease_now`], but an instance that the view does not know is asked about first. For what wakes nothing.
-pub(super) async fn lease_known(x: &Exchange, opened: &Opened) -> Option<Ready> {
-    match lease_now(x, opened) {
-        Ok(ready) => ready,
-        // Called off, or gone, within moments: what is said now is either heard by a server that stays, or by nobody.
-        Err(NotNow::Draining(Service::IdleDrain)) => {
-            let instance = opened.binding(&x.gateway)?.instance;
-            let mut life = x.gateway.deps.directory.watch(instance)?;
-            let decided = life.wait_for(|life| *life != Life::In(Service::IdleDrain));
-            let _late = tokio::time::timeout(x.gateway.config.lost_grace, decided).await;
-            lease_now(x, opened).ok().flatten()
-        }
-        Err(NotNow::Gone | NotNow::Draining(_)) => None,
-        Err(NotNow::Unknown) => {
-            let instance = opened.binding(&x.gateway)?.instance;
-            let deps = &x.gateway.deps;
-            let _kept = deps.directory.resolve(&*deps.scaler, instance).await;
-            lease_now(x, opened).ok().flatten()
-        }
-    }
-}
-
 /// Sends the message to the instance.
 pub(super) async fn send(
     x: &Exchange,
@@ -219,12 +159,18 @@ pub(super) async fn send(
 ) -> Result<Response<Tap>, Undelivered> {
     let deadline = x.deadline();
     let (session, message) = (&opened.session, &x.message);
-    let begun = session.begin_unless_released(&ready.binding, &ready.lease, message, deadline);
-    let strand = begun.ok_or(Undelivered::Released)?;
+    let begun = if ready.behind {
+        session.told_behind(message);
+        None
+    } else {
+        let begun = session.begin_unless_released(&ready.binding, &ready.lease, message, deadline);
+        let strand = begun.ok_or(Undelivered::Released)?;
+        Some(Begun::new(Arc::clone(session), strand, Arc::clone(message)))
+    };
     let answer = Answer {
         lease: ready.lease,
         message: Arc::clone(message),
-        begun: Some(Begun::new(Arc::clone(session), strand, Arc::clone(message))),
+        begun,
         unclaimed: None,
         deadline,
         outlives: true,
@@ -329,6 +275,7 @@ async fn wake(x: &Exchange, opened: &Opened) -> Result<Ready, Failure> {
                     lease: got.lease,
                     binding,
                     turn: None,
+                    behind: false,
                 });
             }
             Err(failure) => {

@@ -65,7 +65,7 @@ pub(super) async fn at_once(
 fn warm(x: &Exchange) -> Option<Lease> {
     let directory = &x.gateway.deps.directory;
     let open = directory.open_instance(&slots::slot_of(&x.caller))?;
-    let lease = directory.lease(open.id).ok()?;
+    let lease = directory.lease_until(open.id, x.deadline()).ok()?;
     // An edited backend's old instance is not what the caller asks for now.
     (lease.view().generation == x.caller.backend.generation).then_some(lease)
 }

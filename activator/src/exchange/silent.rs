@@ -2,12 +2,13 @@
 //! sleeping one they are taken (202) and mean nothing any more. A cancellation of an exchange that still waits here ends
 //! that wait and goes no further.
 
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 
 use super::{
     Answered, Exchange, accepted, opened,
     opened::Opened,
-    session::{self, Ready},
+    ready::{self, Ready},
+    session,
 };
 use crate::{
     forward,
@@ -27,9 +28,12 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         let lost = session::expired(&x.gateway, &x.caller, &opened).await;
         return lost.map_or_else(|| Ok(accepted()), Err);
     };
+    let (life, behind) = (ready.lease.life(), ready.behind);
     match session::send(x, &opened, ready, Method::POST).await {
         // A bridge lost the session's child: asleep, not ended.
         Ok(response) if session::is_lost(&response) => Ok(accepted()),
+        // The session that is not known there any more lives elsewhere.
+        Ok(response) if behind && response.status() == StatusCode::NOT_FOUND => Ok(accepted()),
         Ok(mut response) => {
             session::show_id(&opened, &mut response);
             Ok(forward::into_body(response))
@@ -38,13 +42,18 @@ pub(super) async fn answer(x: &Exchange) -> Answered {
         Err(forward::Undelivered::Unreachable(_) | forward::Undelivered::Released) => {
             Ok(accepted())
         }
+        // Nobody is left to hear it.
+        Err(forward::Undelivered::Failed(_)) if life.borrow().is_over() => Ok(accepted()),
         Err(forward::Undelivered::Failed(failure)) => Err(failure),
     }
 }
 
 async fn ready(x: &Exchange, opened: &Opened) -> Option<Ready> {
+    if let Some(behind) = ready::behind(x, opened) {
+        return Some(behind);
+    }
     if !x.gateway.turns.is_busy(&opened.about.key) {
-        return session::lease_known(x, opened).await;
+        return ready::visit(x, opened).await;
     }
     // The session is waking: this message goes after those that came before it.
     let place = x.gateway.turns.queue(opened.about.key, &x.message);
@@ -54,7 +63,7 @@ async fn ready(x: &Exchange, opened: &Opened) -> Option<Ready> {
         () = opened.session.ended().cancelled() => return None,
         () = x.gateway.closing.cancelled() => return None,
     };
-    let mut ready = session::lease_now(x, opened).ok().flatten()?;
+    let mut ready = ready::visit_now(x, opened).ok().flatten()?;
     ready.turn = Some(turn);
     Some(ready)
 }

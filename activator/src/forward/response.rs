@@ -10,6 +10,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -34,6 +35,9 @@ mod follow;
 const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 /// Most bytes of a JSON answer that are looked at, where its content matters at all.
 const CAPTURE: usize = 256 << 10;
+
+/// How long an answer may go on without a pause before it is watched.
+const UNPAUSED: Duration = Duration::from_secs(1);
 
 /// The body of an answer.
 pub(crate) struct Tap {
@@ -63,9 +67,10 @@ struct Core {
     unread: Vec<Bytes>,
     // Requests whose responses have not passed.
     waiting: Vec<RequestId>,
-    // Made when the answer first has to be waited for.
+    // Made when the answer first has to be waited for, or has not paused for long.
     watch: Option<Watch>,
     quiet: Option<Pin<Box<Sleep>>>,
+    since: Instant,
     last: Instant,
     status: http::StatusCode,
     ended: bool,
@@ -82,6 +87,7 @@ impl Tap {
             .iter()
             .any(|awaited| !stream || awaited.news.needs_body());
         let capture = wanted && head.status.is_success();
+        let now = Instant::now();
         Self {
             core: Some(Box::new(Core {
                 _token: gateway.tasks.token(),
@@ -94,7 +100,8 @@ impl Tap {
                 answer,
                 watch: None,
                 quiet: None,
-                last: Instant::now(),
+                since: now,
+                last: now,
                 status: head.status,
                 ended: false,
                 broken: false,
@@ -223,6 +230,9 @@ impl Core {
             return Poll::Ready(None);
         }
         // A stream that never pauses must still be cut when its time has come.
+        if self.watch.is_none() && self.last.saturating_duration_since(self.since) >= UNPAUSED {
+            self.watch = Some(watch(&self.gateway, &self.answer, !self.waiting.is_empty()));
+        }
         if let Poll::Ready(seen) = self.watched(cx) {
             return Poll::Ready(self.stop(seen));
         }
@@ -321,6 +331,7 @@ impl Core {
         self.answer.operation.failed(failure.kind);
         self.answer.operation.finish();
         let waiting = std::mem::take(&mut self.waiting);
+        self.settle();
         match &self.scanner {
             Some(scanner) if scanner.at_boundary() => {
                 let mut last = BytesMut::new();
@@ -346,7 +357,9 @@ fn watch(gateway: &Gateway, answer: &Answer, waits: bool) -> Watch {
     let cut = gateway.cut.clone();
     let deadline = answer.deadline;
     Box::pin(async move {
+        // What ended it, not what followed from that: a client that comes back late is told why.
         tokio::select! {
+            biased;
             _ = life.wait_for(|life| life.is_over()) => Watched::Failed(lost()),
             () = cut.cancelled() => Watched::Failed(shutting_down()),
             () = tokio::time::sleep_until(deadline) => Watched::Failed(timed_out()),

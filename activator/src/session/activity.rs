@@ -5,7 +5,10 @@
 //! both directions.
 //! Invariants: bounded by [`MAX_PENDING`]; each entry owns one guard, dropped with it. Pure: time is an argument.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+};
 
 use tokio::time::Instant;
 
@@ -60,32 +63,47 @@ impl<G> Pending<G> {
         for one in message.each() {
             match one {
                 Message::Request(r) => self.begin(Asker::Client, &r.id, deadline, &mut guard),
-                Message::Response(r) => self.end(Asker::Server, r.id.as_ref()),
-                Message::Notification(n) if &*n.method == "notifications/cancelled" => {
-                    self.end(Asker::Client, n.params.request_id.as_ref());
+                Message::Response(_) | Message::Notification(_) | Message::Batch(_) => {
+                    self.end_named(one);
                 }
-                Message::Notification(_) | Message::Batch(_) => {}
             }
         }
     }
 
-    /// A message of the server passed on some stream of the session. A server's request becomes pending if `guard`
-    /// yields a guard for it.
+    /// Ends what a message of the client answers or cancels.
+    pub fn end_named(&mut self, message: &Message) {
+        if let Some(key) = named(message) {
+            self.entries.remove(&key);
+        }
+    }
+
+    /// The guard of what the client's message answers or cancels, of the first in a batch.
+    #[must_use]
+    pub fn named_by(&self, message: &Message) -> Option<&G> {
+        let mut found = message
+            .each()
+            .filter_map(|one| self.entries.get(&named(one)?));
+        found.next().map(|entry| &entry.guard)
+    }
+
+    /// A message of the server passed on some stream of the session. It ends only what is `mine`, the server's; its request
+    /// becomes pending if `guard` yields a guard for it.
     pub fn server_sent(
         &mut self,
         seen: &Seen,
         deadline: Instant,
+        mine: impl Fn(&G) -> bool,
         guard: impl FnOnce() -> Option<G>,
     ) {
         match seen {
-            Seen::Response { id, .. } => self.end(Asker::Client, id.as_ref()),
+            Seen::Response { id, .. } => self.end_mine(Asker::Client, id.as_ref(), mine),
             Seen::Request { id, .. } => {
                 if let Some(guard) = guard() {
                     self.begin(Asker::Server, id, deadline, || guard);
                 }
             }
             Seen::Notification { method, request_id } if &**method == "notifications/cancelled" => {
-                self.end(Asker::Server, request_id.as_ref());
+                self.end_mine(Asker::Server, request_id.as_ref(), mine);
             }
             Seen::Notification { .. } => {}
         }
@@ -138,6 +156,12 @@ impl<G> Pending<G> {
             .retain(|_, entry| entry.deadline > now && keep(&entry.guard));
     }
 
+    /// Forgets the client's requests that are answered where they were asked.
+    pub fn cut(&mut self) {
+        self.entries
+            .retain(|(asker, _), entry| *asker == Asker::Server || entry.elsewhere.is_some());
+    }
+
     /// Gives back the memory of what is no longer pending.
     pub fn shrink(&mut self) {
         if self.entries.capacity() > 0 && self.entries.is_empty() {
@@ -183,10 +207,29 @@ impl<G> Pending<G> {
         self.entries.is_empty()
     }
 
-    /// Any one guard.
+    /// One guard of those named.
     #[must_use]
-    pub fn any_guard(&self) -> Option<&G> {
-        self.entries.values().next().map(|entry| &entry.guard)
+    pub fn find(&self, named: impl Fn(&G) -> bool) -> Option<&G> {
+        let mut guards = self.entries.values().map(|entry| &entry.guard);
+        guards.find(|guard| named(guard))
+    }
+
+    /// Forgets what is pending under the guards named.
+    pub fn forget(&mut self, named: impl Fn(&G) -> bool) {
+        self.entries.retain(|_, entry| !named(&entry.guard));
+    }
+
+    /// The session lives at `home` now: what a server asked `of` elsewhere is of use only to a client's request that still
+    /// runs there.
+    pub fn leave_behind<H: Eq + Hash>(&mut self, home: H, of: impl Fn(&G) -> H) {
+        let mut used: HashSet<H> = HashSet::from([home]);
+        for ((asker, _), entry) in &self.entries {
+            if *asker == Asker::Client {
+                used.insert(of(&entry.guard));
+            }
+        }
+        self.entries
+            .retain(|_, entry| used.contains(&of(&entry.guard)));
     }
 
     fn begin(
@@ -213,6 +256,26 @@ impl<G> Pending<G> {
         if let Some(id) = id {
             self.entries.remove(&(asker, id.clone()));
         }
+    }
+
+    fn end_mine(&mut self, asker: Asker, id: Option<&RequestId>, mine: impl Fn(&G) -> bool) {
+        if let Some(id) = id {
+            let key = (asker, id.clone());
+            if self.entries.get(&key).is_some_and(|e| mine(&e.guard)) {
+                self.entries.remove(&key);
+            }
+        }
+    }
+}
+
+/// What a message of the client answers or cancels.
+fn named(message: &Message) -> Option<(Asker, RequestId)> {
+    match message {
+        Message::Response(r) => Some((Asker::Server, r.id.clone()?)),
+        Message::Notification(n) if &*n.method == "notifications/cancelled" => {
+            Some((Asker::Client, n.params.request_id.clone()?))
+        }
+        Message::Notification(_) | Message::Request(_) | Message::Batch(_) => None,
     }
 }
 

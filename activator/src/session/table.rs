@@ -9,8 +9,8 @@ use mcp_gateway_api::{ids::SessionKey, record::SessionRef};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Session, beyond::Beyond};
-use crate::{directory::Directory, lease::Lease};
+use super::{Session, beyond::Beyond, state::Guard};
+use crate::directory::Directory;
 
 /// Between two searches for entries to forget in a full table.
 pub(super) const MAKE_ROOM: Duration = Duration::from_secs(1);
@@ -110,16 +110,24 @@ impl Sessions {
         for session in self.table.iter() {
             let mut state = session.state.lock();
             if !state.pending.is_empty() {
-                let tell = state.keep_unanswered(Lease::is_over) && state.streams_open > 0;
+                let tell = state.keep_unanswered(Guard::is_over) && state.streams_open > 0;
                 if tell {
                     session.changed.notify_waiters();
                 }
-                state.pending.sweep(now, |lease| !lease.is_over());
+                state.pending.sweep(now, |guard| !guard.is_over());
+                state.leave_behind();
                 state.give_up_unattended(now);
                 state.used_at = now;
             } else {
                 state.pending.shrink();
             }
+        }
+    }
+
+    /// The exchanges that run end now. What is to be answered on another stream, or by the client, goes on elsewhere.
+    pub fn cut(&self) {
+        for session in self.table.iter() {
+            session.state.lock().pending.cut();
         }
     }
 

@@ -9,6 +9,8 @@ use mcp_gateway_api::{
 use super::{strand::EVENTS_REMEMBERED, table::MAKE_ROOM, *};
 use crate::{directory::Directory, message::classify, sse::Scanner};
 
+mod moved;
+
 const ONE: InstanceId = InstanceId(1);
 
 fn about(key: u8) -> SessionRef {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Session, strand::Strand};
+use super::{Session, state::Guard, strand::Strand};
 use crate::message::RequestId;
 
 /// A client's GET stream in a session; dropped when it ends.
@@ -74,7 +74,7 @@ impl StreamTicket {
     #[must_use]
     pub fn unanswered(&self) -> Vec<RequestId> {
         let mut state = self.session.state.lock();
-        state.keep_unanswered(crate::lease::Lease::is_over);
+        state.keep_unanswered(Guard::is_over);
         state.take_unanswered(self.strand)
     }
 
@@ -82,7 +82,7 @@ impl StreamTicket {
     #[must_use]
     pub fn cut(&self) -> Vec<RequestId> {
         let mut state = self.session.state.lock();
-        state.keep_unanswered(|_lease| true);
+        state.keep_unanswered(|_guard| true);
         state.take_unanswered(self.strand)
     }
 

@@ -285,6 +285,9 @@ impl Drop for Undelivered<'_> {
 
 async fn send(x: Arc<Exchange>, ready: Ready) -> Answered {
     let deadline = x.deadline();
+    let mut lease = ready.lease;
+    // The server may never end its answer.
+    lease.until(deadline);
     let mut pending = Undelivered {
         session: ready.session,
         message: &x.message,
@@ -292,9 +295,9 @@ async fn send(x: Arc<Exchange>, ready: Ready) -> Answered {
     };
     let passed = headers::to_server(&x.headers);
     let body = SentBody::new(x.body.clone());
-    let request = dial::posting(ready.lease.view(), &ready.binding, passed, body);
+    let request = dial::posting(lease.view(), &ready.binding, passed, body);
     let sent = tokio::select! {
-        sent = x.gateway.upstreams.send(ready.lease.view(), request) => {
+        sent = x.gateway.upstreams.send(lease.view(), request) => {
             sent.map_err(|error| forward::undelivered(error).into_failure())
         }
         () = tokio::time::sleep_until(deadline) => Err(forward::timed_out()),

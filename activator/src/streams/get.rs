@@ -30,6 +30,10 @@ pub(super) struct Ask {
     query: Option<Box<str>>,
     /// `Last-Event-ID`, for the next try.
     pub(super) resume: Option<HeaderValue>,
+    /// How long 409 is asked again at once.
+    patience: Duration,
+    /// Where it was asked last.
+    at: Option<SessionBinding>,
 }
 
 impl Ask {
@@ -38,7 +42,28 @@ impl Ask {
             headers: headers::to_server(&head.headers),
             query: head.uri.query().map(Into::into),
             resume,
+            patience: CONFLICT_FOR,
+            at: None,
         }
+    }
+
+    /// It is asked there now. What it resumes is of no use anywhere else.
+    pub(super) fn at(&mut self, binding: &SessionBinding) {
+        let before = self.at.replace(binding.clone());
+        if before.is_some_and(|before| before != *binding) {
+            self.afresh();
+        }
+    }
+
+    /// Only the first try that finds the stream free, or none, resumes; what comes after a loss begins afresh.
+    pub(super) fn afresh(&mut self) {
+        self.resume = None;
+        self.patience = CONFLICT_FOR;
+    }
+
+    /// The stream is somebody else's for longer than a server takes to notice: a later try is one request.
+    pub(super) const fn busy(&mut self) {
+        self.patience = Duration::ZERO;
     }
 
     pub(super) fn request(
@@ -91,7 +116,7 @@ pub(super) async fn open(
     asked: Ask,
     binding: SessionBinding,
 ) -> Result<Asked, SendError> {
-    let until = Instant::now() + CONFLICT_FOR;
+    let until = Instant::now() + asked.patience;
     let mut pause = CONFLICT_PAUSE;
     loop {
         let answer = ask(&gateway, &view, asked.request(&view, Some(&binding))).await?;

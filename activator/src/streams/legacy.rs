@@ -2,7 +2,8 @@
 //!
 //! Wakes nothing and holds no lease. While the session sleeps the stream is parked; when the session is awake, again or
 //! still, it is attached. A second GET takes the place of the first, whose upstream connection is closed before the next
-//! is opened (servers answer 409 until they noticed). A GET that resumes the answer to a POST is another [`Strand`]: it
+//! is opened (servers answer 409 until they noticed, and as long as another activator reads it for a client that has left:
+//! it is asked for until it is free). A GET that resumes the answer to a POST is another [`Strand`]: it
 //! stands beside the passive stream, and ends with the upstream session that it belongs to.
 //! `Last-Event-ID` goes upstream only if that id was seen on the session's current upstream session, here or, as long as
 //! the session has had no other, anywhere.
@@ -185,6 +186,7 @@ impl Source for Legacy {
                 },
                 () = sleep_until(due) => {
                     self.last = Instant::now();
+                    self.refused.take_if(|refused| matches!(refused, Refused::Busy(_)));
                     if self.place.at_boundary() {
                         return Some(Ok(KEEP_ALIVE));
                     }
@@ -245,6 +247,7 @@ impl Legacy {
         let session = &self.opened.session;
         self.ticket.park(false);
         session.lives_on(&binding);
+        self.asked.at(&binding);
         // It may have been parked meanwhile and live elsewhere now.
         let began_there = self.opened.began_on(&binding);
         let unknown = |id: &mut HeaderValue| {
@@ -258,8 +261,6 @@ impl Legacy {
             binding.clone(),
         );
         self.place = Place::Opening(binding, Box::pin(opening));
-        // Only the first try resumes; what comes after a loss begins afresh.
-        self.asked.resume = None;
     }
 
     /// What the client still waits for and will never get, its own stream being closed and its server lost.
@@ -301,6 +302,7 @@ impl Legacy {
         };
         let (binding, asked) = (binding.clone(), opening.await);
         self.park();
+        self.asked.afresh();
         match asked {
             Ok(Asked::Stream(head, attached)) => {
                 self.remember(true);
@@ -340,8 +342,8 @@ impl Legacy {
                     Ok(event_stream(None, self))
                 };
             }
-            self.opened.end(&self.gateway);
         }
+        // A server without a route for GET says 404 of a session that is well: only what a POST or a DELETE is told ends it.
         pass_on(head, body).await
     }
 }

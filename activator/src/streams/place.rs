@@ -33,13 +33,18 @@ pub(super) enum Refused {
     ForGood(SessionBinding),
     /// It was lost: asked again when something changes.
     ForNow(SessionBinding),
+    /// Somebody else has it, such as an activator that has not noticed that its client left: asked again with each
+    /// keep-alive.
+    Busy(SessionBinding),
 }
 
 impl Refused {
     /// Whether it was there.
     pub(super) fn at(&self, asked: &SessionBinding) -> bool {
         match self {
-            Self::ForGood(binding) | Self::ForNow(binding) => binding == asked,
+            Self::ForGood(binding) | Self::ForNow(binding) | Self::Busy(binding) => {
+                binding == asked
+            }
         }
     }
 }

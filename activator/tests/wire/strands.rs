@@ -17,7 +17,7 @@ use axum::{
     http::{Method, StatusCode},
     response::{IntoResponse, Response},
 };
-use mcp_gateway_api::view::Service;
+use mcp_gateway_api::{record::SessionNews, view::Service};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -39,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) deleted: Mutex<Vec<String>>,
     pub(crate) replayed: Mutex<Vec<Value>>,
     pub(crate) no_streams: AtomicBool,
+    /// It knows no GET at all.
+    pub(crate) no_route: AtomicBool,
     pub(crate) long_ids: AtomicBool,
     /// As a bridge each of whose children dies of a call.
     pub(crate) dies: AtomicBool,
@@ -57,6 +59,7 @@ impl Server {
             deleted: Mutex::default(),
             replayed: Mutex::default(),
             no_streams: AtomicBool::new(false),
+            no_route: AtomicBool::new(false),
             long_ids: AtomicBool::new(false),
             dies: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
@@ -89,6 +92,7 @@ impl Inner {
         line.try_send(Ok(first.to_owned())).unwrap();
         let mut lines = self.lines.lock();
         if lines.get(strand).is_some_and(|line| !line.is_closed()) {
+            self.asked.fetch_add(1, Ordering::SeqCst);
             return StatusCode::CONFLICT.into_response();
         }
         lines.insert(strand.to_owned(), line);
@@ -122,6 +126,9 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         Method::GET if inner.no_streams.load(Ordering::SeqCst) => {
             inner.asked.fetch_add(1, Ordering::SeqCst);
             return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        }
+        Method::GET if inner.no_route.load(Ordering::SeqCst) => {
+            return (StatusCode::NOT_FOUND, "Cannot GET /mcp").into_response();
         }
         Method::GET => {
             let strand = header("last-event-id").and_then(|id| id.split_once('-'));
@@ -352,4 +359,42 @@ async fn a_server_without_a_passive_stream_is_known_for_it_while_it_sleeps() {
     assert_eq!(get(&world, &session, None).await.status, 200);
     world.scaler.lose();
     assert_eq!(get(&world, &session, None).await.status, 200);
+}
+
+/// As Express says of a path that it has only a POST for. Clients take it for a server without streams.
+#[tokio::test]
+async fn a_server_without_a_route_for_get_says_so_itself_and_its_session_goes_on() {
+    let (world, server, session) = opened().await;
+    server.inner.no_route.store(true, Ordering::SeqCst);
+    for resumes in [None, Some("5-0")] {
+        let refused = get(&world, &session, resumes).await;
+        assert_eq!(refused.status, 404);
+        assert_eq!(refused.rest().await.0, "Cannot GET /mcp");
+        assert_eq!(post(&world, &session, &call(5, "echo")).await.status, 200);
+    }
+    assert!(!world.scaler.updates().contains(&SessionNews::Ended));
+}
+
+#[tokio::test]
+async fn a_stream_that_somebody_else_reads_is_asked_for_until_it_is_free() {
+    let mut setup = Setup::default();
+    setup.config.keep_alive = Duration::from_millis(40);
+    let (world, server) = world(setup).await;
+    let session = world.open().await;
+    post(&world, &session, &call(5, "poll")).await;
+    // For a client that has left: another activator, which has not noticed.
+    let held = ["get", "5"].map(|strand| server.inner.stream(strand, ""));
+    let (passive, resumed) = tokio::join!(
+        get(&world, &session, None),
+        get(&world, &session, Some("5-0"))
+    );
+    let asked = || server.inner.asked.load(Ordering::SeqCst);
+    let often = asked() + 10; // More than are left of the first seconds.
+    world.until("both are asked for", || asked() > often).await;
+    drop(held);
+    for (strand, mut stream) in [("get", passive), ("5", resumed)] {
+        world.until("it is read", || server.is_read(strand)).await;
+        server.say(strand, "data: {\"jsonrpc\":\"2.0\",\"method\":\"m\"}\n\n");
+        stream.until("\"m\"").await;
+    }
 }

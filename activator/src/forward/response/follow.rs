@@ -74,6 +74,7 @@ impl Core {
             begun.elsewhere = !self.waiting.is_empty();
         }
         self.answer.operation.finish();
+        self.settle();
     }
 
     /// The client reads the rest on another stream.
@@ -84,6 +85,14 @@ impl Core {
             begun.elsewhere = true;
         }
         self.answer.operation.finish();
+        self.settle();
+    }
+
+    /// Nothing is owed any more, though its client may take what has come only much later: the instance is needed no
+    /// longer.
+    pub(super) fn settle(&mut self) {
+        self.answer.begun = None;
+        self.answer.lease.give_back();
     }
 
     /// Tells what a JSON answer says, each response for itself; whether anything in it is no result.

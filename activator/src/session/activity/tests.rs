@@ -48,7 +48,7 @@ impl Bench {
         let deadline = self.now + Duration::from_secs(10);
         let count = Rc::clone(&self.count);
         self.pending
-            .server_sent(seen, deadline, || Some(Counted::new(&count)));
+            .server_sent(seen, deadline, |_guard| true, || Some(Counted::new(&count)));
     }
 
     fn leases(&self) -> i32 {

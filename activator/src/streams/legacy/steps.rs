@@ -21,6 +21,7 @@ impl Legacy {
     pub(super) async fn stepped(&mut self, step: Step) -> Next {
         match step {
             Step::Opened(binding, Ok(Asked::Stream(_, attached))) => {
+                self.asked.afresh();
                 self.remember(true);
                 self.place = Place::Attached(binding, attached);
                 Next::Again
@@ -30,6 +31,7 @@ impl Legacy {
             }
             Step::Opened(binding, Err(_unreachable)) => {
                 self.park();
+                self.asked.afresh();
                 self.refused = Some(Refused::ForNow(binding));
                 Next::Again
             }
@@ -60,6 +62,12 @@ impl Legacy {
     /// The server gives no stream, and the client has its headers.
     fn refused_later(&mut self, binding: SessionBinding, head: &Parts) -> Next {
         self.park();
+        if head.status == StatusCode::CONFLICT {
+            self.asked.busy();
+            self.refused = Some(Refused::Busy(binding));
+            return Next::Again;
+        }
+        self.asked.afresh();
         if head.status == StatusCode::METHOD_NOT_ALLOWED {
             // Clients that come again are told so.
             self.remember(false);

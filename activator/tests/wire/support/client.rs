@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 #[derive(Clone)]
@@ -178,7 +178,26 @@ impl Client {
 
     /// The same before its body, which is to be so long.
     pub async fn upload(&self, length: usize, headers: &[(&str, &str)]) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.upload_on(stream, length, headers).await
+    }
+
+    /// A POST on a connection that holds next to nothing of what the client does not read.
+    pub async fn post_unread(&self, body: &str, headers: &[(&str, &str)]) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        let stream = socket.connect(self.address).await.unwrap();
+        let mut stream = self.upload_on(stream, body.len(), headers).await;
+        stream.write_all(body.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn upload_on(
+        &self,
+        mut stream: TcpStream,
+        length: usize,
+        headers: &[(&str, &str)],
+    ) -> TcpStream {
         let mut text = format!(
             "POST /adapters/demo/mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\ncontent-length: {length}\r\n"
         );

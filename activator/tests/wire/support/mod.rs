@@ -20,7 +20,7 @@ use mcp_gateway_api::{
     catalog::Catalog,
     endpoint::LocalDial,
     failure::{Failure, FailureKind},
-    ids::{BackendName, Generation, InstanceId, TenantName},
+    ids::{ActivatorId, BackendName, Generation, InstanceId, TenantName},
     policy::{Isolation, ScalingPolicy},
     principal::Principal,
 };
@@ -85,6 +85,8 @@ pub struct World {
     pub client: Client,
     pub address: SocketAddr,
     pub catalog: watch::Sender<Arc<Catalog>>,
+    sealer: Sealer,
+    config: ActivatorConfig,
 }
 
 impl World {
@@ -99,20 +101,18 @@ impl World {
         let backend = backend(&setup);
         let backends = BTreeMap::from([(backend.name.clone(), Arc::new(backend))]);
         let (catalog, reader) = watch::channel(Arc::new(Catalog { backends }));
+        let sealer = Sealer::new(Keyring::random().unwrap());
         let deps = Deps {
             scaler: Arc::clone(&scaler) as Arc<dyn mcp_gateway_api::scaler::Scaler>,
             catalog: reader,
             dial: Arc::new(NoDial),
             auth: setup.auth,
-            sealer: Sealer::new(Keyring::random().unwrap()),
+            sealer: sealer.clone(),
             memory: Memory::open(None),
             directory: Directory::new(setup.config.id),
         };
-        let activator = Activator::new(setup.config, deps);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = activator.router(Router::new());
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let activator = Activator::new(setup.config.clone(), deps);
+        let address = serve(&activator).await;
         Self {
             client: Client::new(address),
             scaler,
@@ -120,7 +120,27 @@ impl World {
             activator,
             address,
             catalog,
+            sealer,
+            config: setup.config,
         }
+    }
+
+    /// A client of a second activator of the same installation, for whoever comes without a key.
+    pub async fn second(&self) -> Client {
+        let config = ActivatorConfig {
+            id: ActivatorId::random(),
+            ..self.config.clone()
+        };
+        let deps = Deps {
+            scaler: Arc::clone(&self.scaler) as Arc<dyn mcp_gateway_api::scaler::Scaler>,
+            catalog: self.catalog.subscribe(),
+            dial: Arc::new(NoDial),
+            auth: Arc::new(Anonymous::default()),
+            sealer: self.sealer.clone(),
+            memory: Memory::open(None),
+            directory: Directory::new(config.id),
+        };
+        Client::new(serve(&Activator::new(config, deps)).await)
     }
 
     /// `initialize` and `notifications/initialized`; the session's id.
@@ -176,6 +196,14 @@ impl World {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+async fn serve(activator: &Activator) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = activator.router(Router::new());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
 }
 
 fn backend(setup: &Setup) -> Backend {

@@ -33,6 +33,10 @@ pub struct FakeScaler {
 #[derive(Default)]
 struct State {
     current: Option<InstanceView>,
+    /// Drains, and another takes its place at the next claim.
+    retiring: Option<InstanceView>,
+    /// By activator, what it last said of that.
+    drained: HashMap<ActivatorId, bool>,
     gone: Vec<InstanceId>,
     sequence: u64,
     listeners: Vec<mpsc::Sender<ViewEvent>>,
@@ -166,6 +170,25 @@ impl FakeScaler {
         }
     }
 
+    /// The current instance retires: it ends when every activator has let go of it, and the next claim starts another.
+    pub fn retire(&self) -> InstanceId {
+        self.service(Service::RetireDrain);
+        let mut state = self.state.lock();
+        state.retiring = state.current.take();
+        state.retiring.as_ref().expect("an instance").id
+    }
+
+    /// Whether it has ended.
+    pub fn is_gone(&self, instance: InstanceId) -> bool {
+        self.state.lock().gone.contains(&instance)
+    }
+
+    /// Whether so many activators have let go of the instance that retires.
+    pub fn drained(&self, activators: usize) -> bool {
+        let state = self.state.lock();
+        state.drained.values().filter(|drained| **drained).count() == activators
+    }
+
     fn standing(state: &State, purpose: &Purpose, on: InstanceId) -> Result<Standing, Failure> {
         let Purpose::Session { session, bound } = purpose else {
             return Ok(Standing::Fresh);
@@ -255,11 +278,13 @@ impl Scaler for FakeScaler {
         })
     }
 
-    fn subscribe(&self, _activator: ActivatorId) -> mpsc::Receiver<ViewEvent> {
+    fn subscribe(&self, activator: ActivatorId) -> mpsc::Receiver<ViewEvent> {
         let (sender, receiver) = mpsc::channel(1_024);
         let mut state = self.state.lock();
         let stamp = state.next();
-        let instances = state.current.iter().cloned().collect();
+        state.drained.insert(activator, false);
+        let instances = state.current.iter().chain(&state.retiring);
+        let instances = instances.cloned().collect();
         let records = state
             .records
             .values()
@@ -283,7 +308,22 @@ impl Scaler for FakeScaler {
     }
 
     async fn acknowledge(&self, ack: DrainAck) {
-        self.state.lock().acks.push(ack);
+        let mut state = self.state.lock();
+        let retiring = state.retiring.clone();
+        if let Some(view) = retiring.filter(|view| view.id == ack.instance) {
+            state.drained.insert(ack.activator, ack.leases == 0);
+            if state.drained.values().all(|drained| *drained) {
+                state.retiring = None;
+                state.gone.push(view.id);
+                let stamp = state.next();
+                state.publish(ViewEvent::Gone {
+                    instance: view.id,
+                    why: "it has retired".into(),
+                    stamp,
+                });
+            }
+        }
+        state.acks.push(ack);
     }
 
     async fn leave(&self, activator: ActivatorId) {
@@ -292,9 +332,10 @@ impl Scaler for FakeScaler {
 
     async fn lookup(&self, instance: InstanceId) -> Lookup {
         let state = self.state.lock();
-        match &state.current {
-            Some(view) if view.id == instance => Lookup::Ready(view.clone()),
-            Some(_) | None => Lookup::Gone,
+        let mut known = state.current.iter().chain(&state.retiring);
+        match known.find(|view| view.id == instance) {
+            Some(view) => Lookup::Ready(view.clone()),
+            None => Lookup::Gone,
         }
     }
 

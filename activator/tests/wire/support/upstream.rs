@@ -51,6 +51,10 @@ pub struct Inner {
     later: Mutex<Vec<tokio::sync::oneshot::Sender<()>>>,
     /// Streams and slow calls whose reader went away.
     pub dropped: Arc<AtomicUsize>,
+    /// How often `flood` has said something.
+    pub flooded: AtomicUsize,
+    /// So many bytes of instructions come with `initialize`.
+    pub instructs: AtomicUsize,
     /// Whether answers come as event streams.
     pub sse: AtomicBool,
     /// Whether no session id is issued.
@@ -148,6 +152,11 @@ impl Upstream {
         self.inner.sessions.lock().clear();
     }
 
+    /// It knows this session no longer.
+    pub fn forget_session(&self, session: &str) {
+        assert!(self.inner.sessions.lock().remove(session));
+    }
+
     pub fn dropped(&self) -> usize {
         self.inner.dropped.load(Ordering::SeqCst)
     }
@@ -190,7 +199,7 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     response
 }
 
-async fn respond(inner: &Inner, request: Request) -> Response {
+async fn respond(inner: &Arc<Inner>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let seen = Seen {
@@ -273,6 +282,7 @@ fn initialize(inner: &Inner, message: &Value) -> Response {
             "protocolVersion": revision,
             "capabilities": {"tools": {}, "logging": {}},
             "serverInfo": {"name": "fake", "version": "1"},
+            "instructions": "x".repeat(inner.instructs.load(Ordering::SeqCst)),
         }),
     );
     let mut response = if inner.sse.load(Ordering::SeqCst) {
@@ -293,7 +303,7 @@ fn initialize(inner: &Inner, message: &Value) -> Response {
     response
 }
 
-async fn modern_answer(inner: &Inner, message: &Value) -> Response {
+async fn modern_answer(inner: &Arc<Inner>, message: &Value) -> Response {
     if inner.legacy_only.load(Ordering::SeqCst) {
         return json(
             400,
@@ -317,7 +327,7 @@ async fn modern_answer(inner: &Inner, message: &Value) -> Response {
     answer(inner, message, None).await
 }
 
-async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Response {
+async fn answer(inner: &Arc<Inner>, message: &Value, session: Option<String>) -> Response {
     if let Some(items) = message.as_array() {
         let answers: Vec<Value> = items
             .iter()
@@ -373,7 +383,7 @@ async fn answer(inner: &Inner, message: &Value, session: Option<String>) -> Resp
 }
 
 /// Tools that answer with a stream of their own kind.
-fn streamed(inner: &Inner, tool: &str, id: &Value) -> Option<Response> {
+fn streamed(inner: &Arc<Inner>, tool: &str, id: &Value) -> Option<Response> {
     let (sender, receiver) = mpsc::channel::<Result<String, std::io::Error>>(64);
     match tool {
         // One event, then nothing until the reader leaves, or the test says go.
@@ -406,6 +416,16 @@ fn streamed(inner: &Inner, tool: &str, id: &Value) -> Option<Response> {
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let _gone = sender.send(Err(std::io::Error::other("dies"))).await;
+            });
+        }
+        // More and more, as fast as it is read.
+        "flood" => {
+            let inner = Arc::clone(inner);
+            tokio::spawn(async move {
+                let comment = format!(": {}\n\n", "x".repeat(64 << 10));
+                while sender.send(Ok(comment.clone())).await.is_ok() {
+                    inner.flooded.fetch_add(1, Ordering::SeqCst);
+                }
             });
         }
         // Closed early: the response is to pass on another stream.
