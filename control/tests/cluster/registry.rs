@@ -417,17 +417,14 @@ async fn grant(cluster: &crate::support::Cluster) {
     );
     let manifest = std::fs::read_to_string(manifest).unwrap();
     let namespace = &cluster.namespace;
-    let documents = manifest
+    let manifest = manifest
         .replace(
             "namespace: mcp-gateway-system}",
             &format!("namespace: {namespace}}}"),
         )
         .replace("namespace: mcp}", &format!("namespace: {namespace}}}"));
-    // The two Roles have one name, and only the one for the backends' namespace concerns the registry.
-    let (ours, _leases) = documents.split_once("rules:\n  # To elect").unwrap();
-    let (ours, _) = ours.rsplit_once("---").unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), ours).unwrap();
+    std::fs::write(file.path(), manifest).unwrap();
     let said = cluster.kubectl(&["apply", "-f", file.path().to_str().unwrap()]);
     assert_eq!(said.matches("created").count(), 3, "{said}");
 }

@@ -133,20 +133,29 @@ fn draw_strip(strip: &Strip<'_>, top: f64, text: &mut String) -> fmt::Result {
             let calls = round.calls.iter().filter(|call| look(call) == kind);
             calls.map(|call| (across(since(round, call.begun)), down(call, top)))
         });
-        // To half a pixel, once each.
-        let places: BTreeSet<(u32, u32)> = calls
-            .map(|(x, y)| ((x * 2.0) as u32, (y * 2.0) as u32))
-            .collect();
-        let dots: String = places
-            .iter()
-            .map(|(x, y)| format!("M{:.1} {:.1}h0", f64::from(*x) / 2.0, f64::from(*y) / 2.0))
-            .collect();
+        let dots = dots(calls);
         writeln!(
             text,
             r#"<path d="{dots}" stroke="{colour}" stroke-width="2.5" stroke-linecap="round" fill="none"/>"#
         )?;
     }
     Ok(())
+}
+
+/// One dot for each pixel, however many calls there are; neighbours in a row are one stroke.
+fn dots(places: impl Iterator<Item = (f64, f64)>) -> String {
+    let places: BTreeSet<(u32, u32)> = places.map(|(x, y)| (y as u32, x as u32)).collect();
+    let mut strokes: Vec<(u32, u32, u32)> = Vec::new();
+    for (y, x) in places {
+        match strokes.last_mut() {
+            Some((row, from, long)) if *row == y && *from + *long + 1 == x => *long += 1,
+            Some(_) | None => strokes.push((y, x, 0)),
+        }
+    }
+    let strokes = strokes
+        .iter()
+        .map(|(y, x, long)| format!("M{x} {y}h{long}"));
+    strokes.collect()
 }
 
 fn axes(end: f64, top: f64, text: &mut String) -> fmt::Result {
@@ -189,4 +198,15 @@ fn down(call: &Call, top: f64) -> f64 {
 fn height_of(micros: f64, top: f64) -> f64 {
     let share = (micros.clamp(LEAST, MOST) / LEAST).log10() / (MOST / LEAST).log10();
     top + HEIGHT * (1.0 - share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dots;
+
+    #[test]
+    fn calls_at_one_place_are_one_dot_and_neighbours_one_stroke() {
+        let calls = [(5.2, 7.0), (5.9, 7.4), (6.1, 7.0), (9.0, 7.0), (6.0, 8.0)];
+        assert_eq!(dots(calls.into_iter()), "M5 7h1M9 7h0M6 8h0");
+    }
 }
