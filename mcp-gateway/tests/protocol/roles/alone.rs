@@ -1,12 +1,16 @@
 //! All in one, as `--alone` installs it.
 
+use http::StatusCode;
+use tokio::time::{Instant, sleep};
+
 use super::{
     Installation, count, demo, goes_without_a_trace, may_be_run_again, rights, servers, shown,
     through_the_service, until_no_server,
 };
 use crate::{
+    gateway::PATIENCE,
     tools::{self, Share},
-    wire::Peer,
+    wire::{self, Peer},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,6 +40,7 @@ async fn what_is_installed_alone_serves_comes_back_after_a_restart_and_goes_with
     assert_eq!(count(&peer).await, 1, "revived on a new pod");
 
     restart(&installed).await;
+    until_it_answers(&format!("http://{address}/")).await;
     assert_eq!(count(&peer).await, 1, "its id outlives the gateway");
     assert_eq!(
         servers(&installed).await,
@@ -54,5 +59,18 @@ async fn restart(installed: &Installation) {
     ] {
         let all = ["-n", &installed.system, "rollout"];
         installed.kubectl(&[&all[..], arguments].concat()).await;
+    }
+}
+
+/// Pods are ready a moment before every node sends clients to them.
+async fn until_it_answers(url: &str) {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let said = wire::get(&wire::http(), url, &[]).await;
+        if said.status == StatusCode::OK {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{said:?}");
+        sleep(std::time::Duration::from_millis(50)).await;
     }
 }
