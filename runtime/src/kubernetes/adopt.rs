@@ -4,32 +4,25 @@
 //! Invariants: no newer leader's mark is replaced; a pod that is being deleted is not taken; an API server that is away
 //! is asked again until it answers, because whoever asked leases the pod only then.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
-use tokio::time::{sleep, timeout};
+use kube::Api;
+use tokio::time::timeout;
 
 use super::{
-    end::{CALL, Target},
+    end::{self, Look, Target},
     names,
-    seen::Seen,
 };
-
-/// From one try to the next, at first and at most.
-const AGAIN: Duration = Duration::from_millis(50);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Marks the pod; whether it is this leader's from now on.
 pub(crate) async fn adopt(pods: &Api<Pod>, mut target: Target) -> bool {
-    let mut pause = AGAIN;
+    let mut pause = end::AGAIN;
+    if target.is_theirs() {
+        return false;
+    }
     loop {
-        match timeout(CALL, mark(pods, &target)).await {
-            Ok(Ok(taken)) => return taken,
+        match timeout(end::CALL, end::mark(pods, &target, names::ADOPTED_BY)).await {
+            Ok(Ok(pod)) => return pod.metadata.deletion_timestamp.is_none(),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => return false,
             Ok(Err(error)) => {
                 tracing::debug!(pod = target.name, %error, "a pod could not be taken over; trying again");
             }
@@ -40,58 +33,24 @@ pub(crate) async fn adopt(pods: &Api<Pod>, mut target: Target) -> bool {
                 );
             }
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(AGAIN_AT_MOST);
-        if let Ok(Ok(false)) = timeout(CALL, look(pods, &mut target)).await {
-            return false;
+        end::wait(&mut pause).await;
+        match end::look(pods, &mut target).await {
+            Look::Over(_) | Look::Here { deleting: true } => return false,
+            Look::Here { deleting: false } | Look::Unknown => {}
         }
     }
 }
 
-async fn mark(pods: &Api<Pod>, target: &Target) -> Result<bool, kube::Error> {
-    if target.marked_by.is_some_and(|epoch| epoch > target.epoch) {
-        return Ok(false);
-    }
-    let mark = json!({"metadata": {
-        "uid": target.uid,
-        "resourceVersion": target.version,
-        "annotations": {names::ADOPTED_BY: target.epoch.to_string()},
-    }});
-    let (params, mark) = (PatchParams::default(), Patch::Merge(mark));
-    match pods.patch_metadata(&target.name, &params, &mark).await {
-        Ok(pod) => Ok(pod.metadata.deletion_timestamp.is_none()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Looks at it again; whether there is still something to take.
-async fn look(pods: &Api<Pod>, target: &mut Target) -> Result<bool, kube::Error> {
-    let Some(seen) = pods
-        .get_opt(&target.name)
-        .await?
-        .as_ref()
-        .and_then(Seen::of)
-    else {
-        return Ok(false);
-    };
-    if seen.uid != target.uid || seen.deleting {
-        return Ok(false);
-    }
-    (target.version, target.marked_by) = (seen.version, seen.marked_by);
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+    use std::{collections::VecDeque, sync::Arc};
 
-    use http::{Method, Request, Response};
-    use kube::client::Body;
+    use http::Method;
     use parking_lot::Mutex;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::kubernetes::fake::{Answer, api};
 
     const UID: &str = "00000000-0000-0000-0000-000000000007";
 
@@ -101,15 +60,12 @@ mod tests {
     /// An API server that says these things, one after the other, and nothing else.
     fn pods(script: &Script) -> Api<Pod> {
         let script = Arc::clone(script);
-        let answer = tower::service_fn(move |request: Request<Body>| {
+        let (client, _asked) = api(move |line, _body| {
             let (method, code, body) = script.lock().pop_front().expect("not asked for more");
-            assert_eq!(request.method(), method);
-            let answer = Response::builder()
-                .status(code)
-                .body(Body::from(body.to_string().into_bytes()));
-            async { Ok::<_, Infallible>(answer.expect("a response")) }
+            assert!(line.starts_with(method.as_str()), "{line}");
+            Answer::Says(code, body)
         });
-        Api::namespaced(kube::Client::new(answer, "mcp"), "mcp")
+        Api::namespaced(client, "mcp")
     }
 
     fn pod(uid: &str, version: &str, marks: Value, deleting: bool) -> Value {

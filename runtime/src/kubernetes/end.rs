@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, PartialObjectMeta, Patch, PatchParams, Preconditions},
 };
 use serde_json::json;
 use tokio::time::{sleep, timeout};
@@ -19,7 +19,7 @@ use super::{names, seen::Seen, sentences};
 /// How long one call may take.
 pub(crate) const CALL: Duration = Duration::from_secs(10);
 /// From one try to the next, at first and at most.
-const AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const AGAIN: Duration = Duration::from_millis(50);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 
 /// What became of it.
@@ -44,6 +44,13 @@ pub(crate) struct Target {
     pub(crate) epoch: u64,
 }
 
+impl Target {
+    /// Whether a newer leader has marked it.
+    pub(crate) fn is_theirs(&self) -> bool {
+        self.marked_by.is_some_and(|epoch| epoch > self.epoch)
+    }
+}
+
 enum Tried {
     Done(Outcome),
     /// Somebody else changed it meanwhile.
@@ -56,11 +63,14 @@ enum Tried {
 }
 
 /// What a look has shown.
-enum Look {
+pub(crate) enum Look {
     /// There is nothing left to do.
     Over(Outcome),
-    /// It is there, and ours to end.
-    Here,
+    /// It is there, and no newer leader's.
+    Here {
+        /// Somebody has asked for its deletion.
+        deleting: bool,
+    },
     /// Nothing.
     Unknown,
 }
@@ -74,7 +84,7 @@ pub(crate) async fn end(
 ) -> Outcome {
     let mut pause = AGAIN;
     let mut changes = 0;
-    if target.marked_by.is_some_and(|epoch| epoch > target.epoch) {
+    if target.is_theirs() {
         return Outcome::Theirs;
     }
     loop {
@@ -112,21 +122,29 @@ pub(crate) async fn end(
     }
 }
 
-async fn wait(pause: &mut Duration) {
+/// Waits, the next time for longer.
+pub(crate) async fn wait(pause: &mut Duration) {
     sleep(*pause).await;
     *pause = (*pause * 2).min(AGAIN_AT_MOST);
 }
 
-async fn once(pods: &Api<Pod>, target: &Target, grace: Duration) -> Tried {
+/// Notes this leader's term on the pod, if it still is as it was last seen.
+pub(crate) async fn mark(
+    pods: &Api<Pod>,
+    target: &Target,
+    annotation: &str,
+) -> Result<PartialObjectMeta<Pod>, kube::Error> {
     let mark = json!({"metadata": {
         "uid": target.uid,
         "resourceVersion": target.version,
-        "annotations": {names::ENDED_BY: target.epoch.to_string()},
+        "annotations": {annotation: target.epoch.to_string()},
     }});
-    let marked = pods
-        .patch_metadata(&target.name, &PatchParams::default(), &Patch::Merge(mark))
-        .await;
-    let version = match marked {
+    let (params, mark) = (PatchParams::default(), Patch::Merge(mark));
+    pods.patch_metadata(&target.name, &params, &mark).await
+}
+
+async fn once(pods: &Api<Pod>, target: &Target, grace: Duration) -> Tried {
+    let version = match mark(pods, target, names::ENDED_BY).await {
         Ok(meta) => meta.metadata.resource_version,
         Err(error) => return judge("patch pods", error),
     };
@@ -183,13 +201,13 @@ async fn explained(pods: &Api<Pod>, target: &mut Target, tried: Tried) -> Tried 
     }
     match look(pods, target).await {
         Look::Over(outcome) => Tried::Done(outcome),
-        Look::Here => tried,
+        Look::Here { .. } => tried,
         Look::Unknown => Tried::TimedOut,
     }
 }
 
 /// Looks at it again.
-async fn look(pods: &Api<Pod>, target: &mut Target) -> Look {
+pub(crate) async fn look(pods: &Api<Pod>, target: &mut Target) -> Look {
     let found = match timeout(CALL, pods.get_opt(&target.name)).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
@@ -212,7 +230,9 @@ async fn look(pods: &Api<Pod>, target: &mut Target) -> Look {
         return Look::Over(Outcome::Theirs);
     }
     target.version = seen.version;
-    Look::Here
+    Look::Here {
+        deleting: seen.deleting,
+    }
 }
 
 /// Removes a pod in which nothing runs any more: marked and then without waiting for its node.

@@ -67,16 +67,22 @@ pub(crate) fn api(
     (kube::Client::new(serve, "mcp"), asked)
 }
 
+/// A home that nobody calls.
+pub(crate) async fn home() -> Home {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.expect("a free port");
+    Home {
+        advertise: vec![listener.local_addr().expect("its address")],
+        listener,
+        authority: Arc::new(Authority::generate().expect("an authority")),
+        key: HomeKey::random(),
+    }
+}
+
 /// What the parts of a runtime share that has this API server.
 pub(crate) async fn world(client: kube::Client) -> (Arc<World>, EventReceiver) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let home = Home {
-        advertise: vec![listener.local_addr().unwrap()],
-        listener,
-        authority: Arc::new(Authority::generate().unwrap()),
-        key: HomeKey::random(),
-    };
-    let config = KubernetesConfig::new((client.clone(), client), "mcp", "test", home);
+    let clients = (client.clone(), client);
+    let config = KubernetesConfig::new(clients, "mcp", "test", home().await);
     let (_listener, world, events) = World::new(config, false);
     (Arc::new(world), events)
 }

@@ -1,41 +1,28 @@
 //! The runtime against an API server that lists no pods, and never answers who makes one.
 
-use std::{convert::Infallible, net::Ipv4Addr};
-
-use http::{Method, Request, Response};
-use kube::client::Body;
-use mcp_gateway_link::{Authority, token::HomeKey};
 use serde_json::json;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::sync::mpsc;
 
 use super::{
-    fake::{Answer, api, status},
+    fake::{Answer, api, home, status},
     template::tests::{launch, order},
     *,
 };
 
-/// A client, and the methods by which it was asked for something that it will not answer.
-fn silent() -> (kube::Client, mpsc::Receiver<Method>) {
+/// A client, and what it was asked for and will not answer, one line for each.
+fn silent() -> (kube::Client, mpsc::Receiver<String>) {
     let (asked, silence) = mpsc::channel(64);
-    let answer = tower::service_fn(move |request: Request<Body>| {
-        let watches = request
-            .uri()
-            .query()
-            .is_some_and(|query| query.contains("watch="));
-        let lists = request.method() == Method::GET && !watches;
-        if !lists {
-            let _ = asked.try_send(request.method().clone());
+    let (client, _all) = api(move |line, _body| {
+        if line.starts_with("GET") && !line.contains("watch=") {
+            let meta = json!({"resourceVersion": "1"});
+            let none =
+                json!({"apiVersion": "v1", "kind": "PodList", "metadata": meta, "items": []});
+            return Answer::Says(200, none);
         }
-        let none = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": []});
-        async move {
-            if !lists {
-                std::future::pending::<()>().await;
-            }
-            let answer = Response::new(Body::from(none.to_string().into_bytes()));
-            Ok::<_, Infallible>(answer)
-        }
+        let _ = asked.try_send(line.to_owned());
+        Answer::Silent
     });
-    (kube::Client::new(answer, "mcp"), silence)
+    (client, silence)
 }
 
 #[tokio::test]
@@ -58,7 +45,8 @@ async fn a_runtime_that_is_closed_makes_nothing_more_though_a_launch_still_holds
         });
         tokio::spawn(async move { runtime.launch(order(launch)).await })
     };
-    while silence.recv().await.expect("a pod is asked for") != Method::POST {}
+    let mut asked = async || silence.recv().await.expect("a pod is asked for");
+    while !asked().await.starts_with("POST") {}
     runtime.close();
     let patience = Duration::from_secs(20);
     let made = timeout(patience, launching)
@@ -73,17 +61,6 @@ async fn a_runtime_that_is_closed_makes_nothing_more_though_a_launch_still_holds
         .expect("the next leader may listen");
     drop(runtime);
     assert!(events.recv().await.is_none(), "nothing is said any more");
-}
-
-/// A home that nobody calls.
-async fn home() -> Home {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    Home {
-        advertise: vec![listener.local_addr().unwrap()],
-        listener,
-        authority: Arc::new(Authority::generate().unwrap()),
-        key: HomeKey::random(),
-    }
 }
 
 /// A leader that took a moment of silence for an old cluster would refuse `agent: imageVolume` for its whole term.

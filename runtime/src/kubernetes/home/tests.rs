@@ -1,14 +1,11 @@
 //! A fake agent over real TLS on loopback; no cluster: the API server is a service that refuses everything.
 
-use std::net::Ipv4Addr;
-
-use kube::client::Body;
 use mcp_gateway_api::{
     ids::{BackendName, Generation, InstanceId, TenantName},
     slot::{Owner, SlotKey},
 };
 use mcp_gateway_link::{
-    Authority, HOME_NAME,
+    HOME_NAME,
     agent::{hello::Proof, home_client::HomeClient},
     authority::client_tls,
     token::{HomeKey, LaunchToken},
@@ -18,7 +15,8 @@ use tonic::{Code, transport::Channel};
 
 use super::*;
 use crate::kubernetes::{
-    Home, KubernetesConfig,
+    KubernetesConfig,
+    fake::{api, home, status},
     forms::Form,
     names::Facts,
     pods::tests::seen,
@@ -59,27 +57,19 @@ fn facts() -> Facts {
 /// An API server that refuses everything, and what it was asked for.
 fn nobody() -> (kube::Client, mpsc::Receiver<String>) {
     let (asked, requests) = mpsc::channel(64);
-    let refuse = tower::service_fn(move |request: http::Request<Body>| {
-        let _ = asked.try_send(format!("{} {}", request.method(), request.uri().path()));
-        let refused = http::Response::builder().status(503).body(Body::empty());
-        async { Ok::<_, std::convert::Infallible>(refused.expect("a response")) }
+    let (client, _all) = api(move |line, _body| {
+        let what = line.split_once('?').map_or(line, |(what, _how)| what);
+        let _ = asked.try_send(what.to_owned());
+        status(503, "ServiceUnavailable", "no")
     });
-    (kube::Client::new(refuse, "mcp"), requests)
+    (client, requests)
 }
 
 impl Bench {
     async fn new() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let authority = Arc::new(Authority::generate().unwrap());
-        let tls = authority.issue(HOME_NAME).unwrap().server_tls();
-        let ca = authority.cert_pem().to_owned();
-        let home = Home {
-            listener,
-            advertise: vec![address],
-            authority,
-            key: HomeKey::random(),
-        };
+        let home = home().await;
+        let (address, ca) = (home.advertise[0], home.authority.cert_pem().to_owned());
+        let tls = home.authority.issue(HOME_NAME).unwrap().server_tls();
         let (client, requests) = nobody();
         let config = KubernetesConfig::new((client.clone(), client), "mcp", "test", home);
         let (listener, world, _events) = World::new(config, false);

@@ -1,47 +1,20 @@
 use k8s_openapi::api::core::v1::Pod;
-use mcp_gateway_api::{
-    backend::{Backend, EnvValue, EnvVar, KeyRef, LaunchSpec, Transport},
-    ids::{BackendName, Generation, TenantName},
-    policy::{Isolation, ScalingPolicy},
-    slot::{Owner, SlotKey},
-};
-
+use mcp_gateway_api::backend::{EnvValue, EnvVar, KeyRef, LaunchSpec};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kubernetes::fake::{self, Answer, status};
+use crate::kubernetes::{
+    fake::{self, Answer, status},
+    template,
+};
 
 fn order(env: Vec<EnvVar>) -> LaunchOrder {
-    let name = BackendName::new("time").unwrap();
-    let launch = LaunchSpec {
-        image: Some("localhost/time:1".into()),
-        port: None,
-        pod: Arc::default(),
-        command: Vec::new(),
+    template::tests::order(LaunchSpec {
         args: Vec::new(),
-        working_dir: None,
         env,
-        transport: Transport::StreamableHttp,
-        path: "/mcp".into(),
-        host: None,
-        health_path: None,
-    };
-    LaunchOrder {
-        slot: SlotKey {
-            backend: name.clone(),
-            owner: Owner::Nobody,
-        },
-        backend: Arc::new(Backend {
-            name,
-            generation: Generation(1),
-            description: None,
-            launch,
-            policy: Arc::new(ScalingPolicy::for_processes(Isolation::Shared)),
-            tenants: Vec::new(),
-        }),
-        tenant: TenantName::default(),
-    }
+        ..template::tests::launch(&[])
+    })
 }
 
 const UID: &str = "00000000-0000-0000-0000-000000000007";
