@@ -13,7 +13,7 @@
 //! ledger    what became of every call, and whose fault it was; pure
 //! rounds    accounts of many rounds, one for each fault; pure
 //! report    accounts -> Markdown; pure
-//! timeline, overlay   calls -> SVG, of one round or of many; pure
+//! timeline, overlay   calls -> SVG, of one round or of many; what both have: panel; pure
 //! ```
 
 use std::path::PathBuf;
@@ -40,6 +40,7 @@ pub mod ledger;
 pub mod load;
 pub mod node;
 pub mod overlay;
+mod panel;
 pub mod relay;
 pub mod report;
 pub mod role;

@@ -53,14 +53,11 @@ fn at(binding: SessionBinding, lease: Lease) -> Ready {
 
 /// Where something runs that the message answers or cancels, if the session has moved on from there.
 pub(super) fn behind(x: &Exchange, opened: &Opened) -> Option<Ready> {
-    let at = opened.binding(&x.gateway);
-    let (lease, binding) = opened.session.runs_behind(&x.message, at.as_ref())?;
+    let lives = opened.binding(&x.gateway);
+    let (lease, binding) = opened.session.runs_behind(&x.message, lives.as_ref())?;
     Some(Ready {
-        lease,
-        binding,
-        turn: None,
-        timing: None,
         behind: true,
+        ..at(binding, lease)
     })
 }
 

@@ -7,17 +7,19 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use super::ledger::{Call, Micros, Seen};
-use super::timeline::{LOOKS, look};
+use super::panel::{self, LEFT, LOOKS, Panel, look};
 
-const WIDTH: f64 = 1_200.0;
-const LEFT: f64 = 60.0;
 const TOP: f64 = 30.0;
 /// A strip, and the room below it.
 const HEIGHT: f64 = 96.0;
 const ROOM: f64 = 38.0;
-/// Latencies that a strip begins and ends with, in microseconds.
-const LEAST: f64 = 1e3;
-const MOST: f64 = 100e6;
+const LATENCIES: [(f64, &str); 5] = [
+    (1e3, "1 ms"),
+    (1e4, ""),
+    (1e5, "100 ms"),
+    (1e6, ""),
+    (1e7, "10 s"),
+];
 
 /// One round of a fault.
 struct Round<'a> {
@@ -81,26 +83,11 @@ fn strips<'a>(runs: impl IntoIterator<Item = &'a Seen>) -> Vec<Strip<'a>> {
 
 fn draw(strips: &[Strip<'_>], text: &mut String) -> fmt::Result {
     let height = TOP + strips.len() as f64 * (HEIGHT + ROOM) + 30.0;
-    writeln!(
-        text,
-        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">"#
-    )?;
-    writeln!(
-        text,
-        r##"<rect width="100%" height="100%" fill="#ffffff"/>"##
-    )?;
+    panel::open(height, text)?;
     for (place, strip) in strips.iter().enumerate() {
         draw_strip(strip, TOP + place as f64 * (HEIGHT + ROOM), text)?;
     }
-    for (place, (name, colour)) in LOOKS.iter().enumerate() {
-        let across = LEFT + place as f64 * 240.0;
-        let down = height - 12.0;
-        writeln!(
-            text,
-            r#"<text x="{across}" y="{down}" fill="{colour}">● {name}</text>"#
-        )?;
-    }
-    writeln!(text, "</svg>")
+    panel::close(height, text)
 }
 
 fn draw_strip(strip: &Strip<'_>, top: f64, text: &mut String) -> fmt::Result {
@@ -109,10 +96,14 @@ fn draw_strip(strip: &Strip<'_>, top: f64, text: &mut String) -> fmt::Result {
         let due = round.calls.iter().map(|call| call.begun);
         due.chain([round.mended]).map(|at| since(round, at))
     });
-    let end = ends.max().unwrap_or(1).max(1) as f64;
-    let across = |at: Micros| LEFT + at as f64 / end * (WIDTH - LEFT - 20.0);
+    let panel = Panel {
+        top,
+        height: HEIGHT,
+        latencies: (1e3, 100e6),
+        end: ends.max().unwrap_or(1).max(1) as f64,
+    };
     let times = strip.rounds.len();
-    let name = strip.name.replace('&', "&amp;").replace('<', "&lt;");
+    let name = panel::escaped(strip.name);
     let title = top - 6.0;
     writeln!(
         text,
@@ -120,18 +111,19 @@ fn draw_strip(strip: &Strip<'_>, top: f64, text: &mut String) -> fmt::Result {
     )?;
     for round in &strip.rounds {
         // As many shades on top of each other as rounds that were not mended yet.
-        let width = (across(since(round, round.mended)) - LEFT).max(1.0);
+        let width = (panel.across(since(round, round.mended)) - LEFT).max(1.0);
         let opacity = 0.5 / times as f64;
         writeln!(
             text,
             r##"<rect x="{LEFT}" y="{top}" width="{width:.1}" height="{HEIGHT}" fill="#c62828" fill-opacity="{opacity:.3}"/>"##
         )?;
     }
-    axes(end, top, text)?;
+    let step = if panel.end > 60e6 { 10.0 } else { 2.0 };
+    panel.axes(&LATENCIES, (step, 14.0), text)?;
     for (kind, (_, colour)) in LOOKS.iter().enumerate() {
         let calls = strip.rounds.iter().flat_map(|round| {
             let calls = round.calls.iter().filter(|call| look(call) == kind);
-            calls.map(|call| (across(since(round, call.begun)), down(call, top)))
+            calls.map(|call| (panel.across(since(round, call.begun)), panel.down(call)))
         });
         let dots = dots(calls);
         writeln!(
@@ -156,48 +148,6 @@ fn dots(places: impl Iterator<Item = (f64, f64)>) -> String {
         .iter()
         .map(|(y, x, long)| format!("M{x} {y}h{long}"));
     strokes.collect()
-}
-
-fn axes(end: f64, top: f64, text: &mut String) -> fmt::Result {
-    for (micros, name) in [
-        (1e3, "1 ms"),
-        (1e4, ""),
-        (1e5, "100 ms"),
-        (1e6, ""),
-        (1e7, "10 s"),
-    ] {
-        let y = height_of(micros, top);
-        writeln!(
-            text,
-            r##"<path d="M{LEFT} {y:.1} H{}" stroke="#dddddd"/><text x="{}" y="{:.1}" text-anchor="end">{name}</text>"##,
-            WIDTH - 20.0,
-            LEFT - 6.0,
-            y + 4.0
-        )?;
-    }
-    let all = end / 1e6;
-    let step = if all > 60.0 { 10.0 } else { 2.0 };
-    let mut at = 0.0;
-    while at <= all {
-        writeln!(
-            text,
-            r#"<text x="{:.1}" y="{}" text-anchor="middle">{at:.0} s</text>"#,
-            LEFT + at / all * (WIDTH - LEFT - 20.0),
-            top + HEIGHT + 14.0
-        )?;
-        at += step;
-    }
-    Ok(())
-}
-
-fn down(call: &Call, top: f64) -> f64 {
-    let took = call.ended.saturating_sub(call.begun + call.asked);
-    height_of(took as f64, top)
-}
-
-fn height_of(micros: f64, top: f64) -> f64 {
-    let share = (micros.clamp(LEAST, MOST) / LEAST).log10() / (MOST / LEAST).log10();
-    top + HEIGHT * (1.0 - share)
 }
 
 #[cfg(test)]
